@@ -1,0 +1,379 @@
+"""params.yaml as typed, validated objects, and the folders of the project."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.files import canonical_json, write_bytes
+from crystalmesh.numerics import Tier
+
+T = TypeVar("T")
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "space_group"]
+
+
+class Settings(BaseModel):
+    """A block of params.yaml: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Settings):
+    """A raw MP JSON file (`file` in a mirror, then `url`), or one the pipeline makes itself."""
+
+    title: str
+    source: str
+    kind: Literal["file", "emt"] = "file"
+    file: str | None = None
+    url: str | None = None
+    sha256: Sha256 | None = None
+    generator: dict[str, Any] = {}
+
+
+class Benchmark(Settings):
+    """Official folds and published predictions of one task, for the entries of one dataset."""
+
+    dataset: Name
+    task: Name
+    source: str
+    file: str | None = None
+    url: str | None = None
+    sha256: Sha256
+
+
+class Validation(Settings):
+    """What makes an entry acceptable, beside its labels."""
+
+    min_distance: Positive = Field(description="Angstrom; atoms closer than this are rejected")
+    symprec: Positive = Field(description="Angstrom; spglib's tolerance for the space group")
+
+
+class Task(Settings):
+    """What is predicted: a label, its transform, its unit and the range that is accepted."""
+
+    title: str
+    label: Label
+    kind: Literal["regression", "classification"] = "regression"
+    transform: Literal["none", "log10"] = "none"
+    unit: str
+    range: tuple[float, float] = Field(description="of the label, before the transform, inclusive")
+    classes: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a network predicts for one crystal."""
+        return self.classes if self.kind == "classification" else 1
+
+
+class Split(Settings):
+    """Train : validation : test as a ratio of whole numbers, drawn in an order keyed by `seed`."""
+
+    dataset: Name
+    split: Name
+    title: str
+    ratio: tuple[Count, Count, Count]
+    seed: int
+
+
+class Features(Settings):
+    """Which crystals of a dataset get a representation: all, or the first N labelled per task."""
+
+    dataset: Name
+    representation: Name
+    split: Name
+    sizes: Literal["all"] | dict[Name, Count]
+
+
+class Training(Settings):
+    """How a network is trained; see `crystalmesh.learn.train`."""
+
+    optimizer: Literal["adam", "adamw", "sgd"]
+    lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "step", "one_cycle"] = "constant"
+    milestones: tuple[Count, ...] = ()
+    batch_size: Count
+    epochs: Count
+    patience: Count
+    loss: Literal["l1", "mse"] = Field(description="regression; classes use the cross entropy")
+    standardise: bool
+
+
+class Model(Settings):
+    """A network: the file in models/ it stands in, its own settings, its default training."""
+
+    title: str
+    architecture: Name
+    network: dict[str, Any]
+    training: Training
+
+
+class Experiment(Settings):
+    """One training run and its test: what on what, from which seed."""
+
+    dataset: Name
+    task: Name
+    split: Name
+    fold: Annotated[int, Field(ge=0)] = 0
+    size: Literal["all", "full"] | Count = "all"
+    seed: int = 0
+    representation: Name
+    model: Name
+    training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
+
+
+class Report(Settings):
+    """A set of experiments with one document: results/<report>/."""
+
+    title: str
+    dataset: Name
+    numerics: Tier
+    mesh_picture: str = Field(description="id of the crystal whose mesh the report draws")
+
+
+class Params(Settings):
+    """The whole of params.yaml."""
+
+    datasets: dict[Name, Dataset]
+    catalogue: dict[Name, Dataset]
+    benchmarks: dict[Name, Benchmark]
+    validation: Validation
+    tasks: dict[Name, Task]
+    splits: dict[Name, Split]
+    representations: dict[Name, dict[Name, dict[str, Any]]]
+    features: dict[Name, Features]
+    models: dict[Name, Model]
+    reports: dict[Name, Report]
+    experiments: dict[Name, dict[Name, Experiment]]
+
+    def experiment(self, group: str, name: str) -> Experiment:
+        """The experiment `name` of a report (or of the group `full`)."""
+        return lookup(lookup(self.experiments, group, "report"), name, "experiment")
+
+    def training(self, experiment: Experiment) -> Training:
+        """The model's training settings with the experiment's overrides."""
+        base = self.models[experiment.model].training.model_dump()
+        return Training.model_validate(base | experiment.training)
+
+    def numerics(self, group: str) -> Tier:
+        """The numerics tier of a report; groups without a document use the native one."""
+        return self.reports[group].numerics if group in self.reports else "native"
+
+    def representation(self, name: str) -> dict[str, Any]:
+        """Settings of a representation, named module.variant (`mesh.published`)."""
+        module, _, variant = name.partition(".")
+        return lookup(lookup(self.representations, module, "representation"), variant, "variant")
+
+
+def lookup(table: dict[str, T], name: str, what: str) -> T:
+    """`table[name]`, or an error that names the nearest known name."""
+    if name not in table:
+        raise CrystalmeshError(f"params.yaml: no {what} '{name}'; {_nearest(name, list(table))}")
+    return table[name]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(sorted(known))
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder that holds params.yaml, what it says, and where each stage reads and writes."""
+
+    root: Path
+    params: Params
+    tree: dict[str, Any]
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def results(self, report: str) -> Path:
+        return self.root / "results" / report
+
+    def raw(self, name: str) -> Path:
+        suffix = "csv.gz" if name in self.params.benchmarks else "json.gz"
+        return self.data / "raw" / f"{name}.{suffix}"
+
+    def crystals(self, dataset: str) -> Path:
+        return self.data / "crystals" / dataset
+
+    def split(self, dataset: str, split: str) -> Path:
+        return self.data / "splits" / dataset / f"{split}.json"
+
+    def features(self, dataset: str, representation: str) -> Path:
+        return self.data / "features" / dataset / representation
+
+    def checkpoint(self, report: str, experiment: str) -> Path:
+        return self.results(report) / "checkpoints" / f"{experiment}.safetensors"
+
+    def history(self, report: str, experiment: str) -> Path:
+        return self.results(report) / "history" / f"{experiment}.csv"
+
+    def card(self, report: str, experiment: str) -> Path:
+        return self.results(report) / "cards" / f"{experiment}.json"
+
+    def predictions(self, report: str, experiment: str) -> Path:
+        return self.results(report) / "predictions" / f"{experiment}.csv"
+
+    def metrics(self, report: str, experiment: str) -> Path:
+        return self.results(report) / "metrics" / f"{experiment}.json"
+
+    @property
+    def scratch(self) -> Path:
+        """What an interrupted stage continues from; never an input of another stage."""
+        return self.root / ".crystalmesh"
+
+    def setting(self, key: str) -> Path:
+        """The file that holds the value at `key` of params.yaml: see `stamp`."""
+        return self.scratch / "settings" / f"{key}.json"
+
+    def stamp(self, key: str) -> Path:
+        """Write the value at `key` to its settings file if it changed, and return that file.
+
+        Snakemake decides by file times: a settings file is younger than an output exactly when
+        that output was made with other settings, whichever engine made it.
+        """
+        value: Any = self.tree
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise CrystalmeshError(f"params.yaml: no setting '{key}'")
+            value = value[part]
+        path, text = self.setting(key), canonical_json(value).encode()
+        if not path.exists() or path.read_bytes() != text:
+            write_bytes(path, text)
+        return path
+
+    def restamp(self) -> None:
+        """Bring every settings file up to date; each stage does so before it writes anything.
+
+        Also those that Snakemake has not asked for yet: an output must be younger than its
+        settings whichever engine makes it first.
+        """
+        keys = set(_keys(self.tree))
+        for key in sorted(keys):
+            self.stamp(key)
+        for path in sorted((self.scratch / "settings").glob("*.json")):
+            if path.name.removesuffix(".json") not in keys:
+                path.unlink(missing_ok=True)
+
+
+def _keys(tree: dict[str, Any], above: str = "", depth: int = 3) -> Iterator[str]:
+    """Every dotted key of params.yaml that a stage may depend on (experiments are the deepest)."""
+    for name, value in tree.items():
+        yield f"{above}{name}"
+        if isinstance(value, dict) and depth > 1:
+            yield from _keys(value, f"{above}{name}.", depth - 1)
+
+
+def load(root: Path) -> Project:
+    """Read and check root/params.yaml; raises CrystalmeshError with one line for all it rejects."""
+    path = root / "params.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CrystalmeshError(f"{path}: missing; run inside the project's folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise CrystalmeshError(f"params.yaml: not valid YAML: {text}") from error
+    try:
+        params = Params.model_validate(tree)
+        _check(params)
+    except ValidationError as error:
+        raise CrystalmeshError(_explain(error)) from error
+    return Project(root, params, json.loads(json.dumps(tree)))
+
+
+def find(start: Path | None = None) -> Project:
+    """Load the project at or above `start` (default: the current folder)."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").exists():
+            return load(folder)
+    raise CrystalmeshError(f"{here}: no params.yaml here or above; run inside the project's folder")
+
+
+def _explain(error: ValidationError) -> str:
+    """One complaint of pydantic as one line: where, what, and the nearest known key.
+
+    A misspelt key is missing and unknown at once: the unknown one says more.
+    """
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"])
+    more = len(error.errors()) - 1
+    tail = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        hint = _nearest(str(first["loc"][-1]), known) if known else "remove it"
+        return f"params.yaml: {where}: unknown setting; {hint}{tail}"
+    return f"params.yaml: {where}: {first['msg']}{tail}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the block at `location` may have."""
+    block: Any = Params
+    for part in location:
+        if isinstance(block, type) and issubclass(block, BaseModel):
+            field = block.model_fields.get(str(part))
+            block = field.annotation if field else None
+        else:
+            block = getattr(block, "__args__", (None, None))[-1]
+    if isinstance(block, type) and issubclass(block, BaseModel):
+        return list(block.model_fields)
+    return []
+
+
+def _check(params: Params) -> None:
+    """Every name a block refers to must exist, and overrides must be settings of training."""
+    for key, benchmark in params.benchmarks.items():
+        if benchmark.dataset not in params.datasets or benchmark.task not in params.tasks:
+            raise CrystalmeshError(f"params.yaml: benchmarks.{key}: unknown dataset or task")
+    for key, split in params.splits.items():
+        lookup(params.datasets, split.dataset, f"dataset (splits.{key})")
+    for key, features in params.features.items():
+        lookup(params.datasets, features.dataset, f"dataset (features.{key})")
+        params.representation(features.representation)
+    for name, report in params.reports.items():
+        lookup(params.datasets, report.dataset, f"dataset (reports.{name})")
+        lookup(params.experiments, name, f"group of experiments (reports.{name})")
+    for group, experiments in params.experiments.items():
+        for name, experiment in experiments.items():
+            _check_experiment(params, f"experiments.{group}.{name}", experiment)
+
+
+def _check_experiment(params: Params, where: str, experiment: Experiment) -> None:
+    lookup(params.datasets, experiment.dataset, f"dataset ({where})")
+    lookup(params.tasks, experiment.task, f"task ({where})")
+    lookup(params.models, experiment.model, f"model ({where})")
+    params.representation(experiment.representation)
+    splits = {(s.dataset, s.split) for s in params.splits.values()}
+    folds = {(b.dataset, name) for name, b in params.benchmarks.items()}
+    if (experiment.dataset, experiment.split) not in splits | folds:
+        raise CrystalmeshError(
+            f"params.yaml: {where}.split: {experiment.dataset} has no split '{experiment.split}'"
+        )
+    unknown = [key for key in experiment.training if key not in Training.model_fields]
+    if unknown:
+        hint = _nearest(unknown[0], list(Training.model_fields))
+        raise CrystalmeshError(
+            f"params.yaml: {where}.training.{unknown[0]}: unknown setting; {hint}"
+        )
+    try:
+        params.training(experiment)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CrystalmeshError(
+            f"params.yaml: {where}.training.{first['loc'][0]}: {first['msg']}"
+        ) from error
