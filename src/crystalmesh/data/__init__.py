@@ -1,0 +1,1 @@
+"""Where crystals come from: raw MP JSON, downloads, the embedded EMT set; validation; splits."""

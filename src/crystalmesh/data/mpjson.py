@@ -1,0 +1,228 @@
+"""Raw Materials Project JSON, read as a stream: entries come one at a time, whatever the size."""
+
+import contextlib
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import ijson.backends.yajl2_c as ijson
+import numpy as np
+from ijson.common import JSONError
+from jaxtyping import Float
+
+from crystalmesh.errors import CrystalmeshError
+
+Species = tuple[tuple[str, float], ...]
+Watch = Callable[[int], None]
+
+GZIP_MAGIC = b"\x1f\x8b"
+BLOCK = 1 << 20
+# Python and pandas write these, JSON knows them not: outside a string each is made a string.
+# The word stands first in the pattern, which makes the search some thirty times faster.
+NAN = re.compile(rb"NaN(?<=[\s\[:,]NaN)(?=[\s\]},]|$)")
+INFINITY = re.compile(rb"Infinity(?<=[\s\[:,]Infinity)(?=[\s\]},]|$)")
+MINUS_INFINITY = re.compile(rb"-Infinity(?<=[\s\[:,]-Infinity)(?=[\s\]},]|$)")
+
+# Columns of matminer's dataframe JSON and the labels they hold.
+COLUMNS = {
+    "e_form": "e_form",
+    "gap pbe": "gap",
+    "mu_b": "mu_b",
+    "bulk modulus": "k_vrh",
+    "shear modulus": "g_vrh",
+}
+LABELS = tuple(COLUMNS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One raw entry, nothing in it judged yet.
+
+    Attributes:
+        position: place in the file, from 0.
+        id: Materials Project id; empty where the file has null.
+        lattice: rows a, b, c in Angstrom.
+        species: the species of each site as (name, occupancy) pairs.
+        frac: fractional coordinates of each site.
+        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh and g_vrh [GPa] as
+            they stand; a missing or null one is absent.
+        fault: what is wrong with a structure that could not be read; else empty.
+    """
+
+    position: int
+    id: str
+    lattice: Float[np.ndarray, "3 3"]
+    species: tuple[Species, ...]
+    frac: Float[np.ndarray, "sites 3"]
+    labels: dict[str, Any]
+    fault: str = ""
+
+
+def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
+    """Yield the entries of a raw file in its order.
+
+    Both shapes are read, plain or gzip-compressed: matminer's dataframe JSON (an object with
+    `columns` and `data`) and a list of summary documents of the Materials Project API.
+
+    Args:
+        path: the file.
+        watch: called now and then with the number of bytes of the file read since the last call.
+
+    Raises:
+        CrystalmeshError: the file is not JSON of either shape, or ends too early.
+    """
+    position = 0
+    try:
+        with _unpacked(path, None) as stream:
+            first = stream.read(BLOCK).lstrip()[:1]
+        if first not in (b"[", b"{"):
+            raise CrystalmeshError(
+                f"{path}: not a JSON object or list; give matminer's dataframe JSON or a list of "
+                "Materials Project documents"
+            )
+        columns = _columns(path) if first == b"{" else None
+        with _unpacked(path, watch) as stream:
+            prefix = "item" if columns is None else "data.item"
+            for row in ijson.items(stream, prefix, use_float=True):
+                where = f"{path}: entry {position} (from 0)"
+                yield (
+                    _document(where, position, row)
+                    if columns is None
+                    else _row(where, position, row, columns)
+                )
+                position += 1
+    except JSONError as error:
+        said = " ".join(str(error).split("\n", 1)[0].split())
+        raise CrystalmeshError(
+            f"{path}: broken JSON after {position} whole entries ({said}); get the file again"
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CrystalmeshError(
+            f"{path}: broken gzip after {position} whole entries ({error}); get the file again"
+        ) from error
+    except FileNotFoundError as error:
+        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
+    if position == 0:
+        raise CrystalmeshError(f"{path}: holds no entries; the list of crystals is empty or absent")
+
+
+class _Watched:
+    """The bytes of a file, with a word to `watch` of every block."""
+
+    def __init__(self, stream: IO[bytes], watch: Watch | None) -> None:
+        self.stream, self.watch = stream, watch
+
+    def read(self, size: int = -1) -> bytes:
+        block = self.stream.read(size)
+        if self.watch is not None:
+            self.watch(len(block))
+        return block
+
+
+class _Json:
+    """A byte stream of JSON in which NaN and Infinity outside strings have become strings."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream: Any = stream
+        self.rest = b""
+
+    def read(self, size: int) -> bytes:
+        if size == 0:  # ijson asks whether it gets bytes or text
+            return b""
+        while True:
+            block: bytes = self.stream.read(BLOCK)
+            text = self.rest + block
+            # Cut before a comma: no token spans one, and each keeps the sign before it.
+            cut = text.rfind(b",") if block else len(text)
+            self.rest = text[max(cut, 0) :]
+            if cut > 0 or not block:
+                text = text[:cut]
+                for pattern in (NAN, INFINITY, MINUS_INFINITY):
+                    text = pattern.sub(rb'"\g<0>"', text)
+                return text
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path, watch: Watch | None) -> Iterator[_Json]:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == GZIP_MAGIC
+        stream.seek(0)
+        watched = _Watched(stream, watch)
+        # GzipFile asks its file for nothing but `read`.
+        yield _Json(gzip.GzipFile(fileobj=watched, mode="rb") if packed else watched)  # type: ignore[call-overload]
+
+
+def _columns(path: Path) -> dict[str, int]:
+    """The place of each column; where `columns` follows `data`, the file is read twice."""
+    with _unpacked(path, None) as stream:
+        columns = next(ijson.items(stream, "columns"), None)
+    if not isinstance(columns, list):
+        raise CrystalmeshError(
+            f"{path}: an object without `columns`: not matminer's dataframe JSON"
+        )
+    lacking = [name for name in ("mpid", "structure") if name not in columns]
+    if lacking:
+        names = ", ".join(map(str, columns))
+        raise CrystalmeshError(f"{path}: no column '{lacking[0]}' among its columns: {names}")
+    return {name: i for i, name in enumerate(columns) if isinstance(name, str)}
+
+
+def _row(where: str, position: int, row: Any, columns: dict[str, int]) -> Entry:
+    """The entry in one row of matminer's dataframe."""
+    if not isinstance(row, list) or len(row) <= max(columns.values()):
+        raise CrystalmeshError(f"{where}: not a row with a value for each of the columns")
+    values = {label: row[columns[name]] for name, label in COLUMNS.items() if name in columns}
+    return _entry(position, row[columns["mpid"]], row[columns["structure"]], values)
+
+
+def _document(where: str, position: int, document: Any) -> Entry:
+    """The entry in one summary document of the Materials Project API."""
+    lacking = ["material_id", "structure"]
+    if isinstance(document, dict):
+        lacking = [name for name in lacking if name not in document]
+    if lacking:
+        raise CrystalmeshError(f"{where}: not a Materials Project document with '{lacking[0]}'")
+    values = {
+        "e_form": document.get("formation_energy_per_atom"),
+        "gap": document.get("band_gap"),
+        "mu_b": document.get("total_magnetization"),
+        "k_vrh": _modulus(document, "bulk_modulus", "k_vrh"),
+        "g_vrh": _modulus(document, "shear_modulus", "g_vrh"),
+    }
+    return _entry(position, document["material_id"], document["structure"], values)
+
+
+def _modulus(document: dict[str, Any], name: str, older: str) -> Any:
+    """The VRH average: `name`.vrh now, `name`.`older` or `older` in older documents."""
+    value = document.get(name, document.get(older))
+    return value.get("vrh", value.get(older)) if isinstance(value, dict) else value
+
+
+def _entry(position: int, name: Any, structure: Any, values: dict[str, Any]) -> Entry:
+    """The parts of a pymatgen structure, read without building one: that would take minutes."""
+    lattice, frac = np.full((3, 3), np.nan), np.empty((0, 3))
+    species: tuple[Species, ...] = ()
+    fault = ""
+    try:
+        sites = structure["sites"]
+        lattice = np.array(structure["lattice"]["matrix"], dtype=np.float64).reshape(3, 3)
+        frac = np.array([site["abc"] for site in sites], dtype=np.float64).reshape(len(sites), 3)
+        species = tuple(
+            tuple((str(s["element"]), float(s["occu"])) for s in site["species"]) for site in sites
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        # A null structure is one entry's fault and not the file's.
+        fault = "null" if structure is None else f"{type(error).__name__}: {error}"
+    return Entry(
+        position=position,
+        id="" if name is None else str(name),
+        lattice=lattice,
+        species=species,
+        frac=frac,
+        labels={label: value for label, value in values.items() if value is not None},
+        fault=fault,
+    )
