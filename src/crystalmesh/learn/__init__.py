@@ -1,0 +1,1 @@
+"""Training, prediction and evaluation: the same for every network."""

@@ -1,0 +1,109 @@
+"""From features and labels to batches of tensors, in an order that only the seed decides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crystalmesh.config import Experiment, Project, Task
+from crystalmesh.data import splits
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import Representation, representation
+from crystalmesh.represent.store import Features
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training, validation or test crystals of an experiment.
+
+    Attributes:
+        ids, formulas: one a crystal.
+        targets: f64 [c]; the label after the task's transform, or the class from 0.
+    """
+
+    ids: list[str]
+    formulas: list[str]
+    targets: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All that an experiment learns from and is tested on."""
+
+    train: Part
+    val: Part
+    test: Part
+    features: Features
+    maker: Representation
+
+    @classmethod
+    def load(cls, project: Project, experiment: Experiment) -> "Sample":
+        """Read features, labels and split; crystals without features are left out."""
+        task = project.params.tasks[experiment.task]
+        crystals = Crystals.load(project.crystals(experiment.dataset))
+        features = Features(project.features(experiment.dataset, experiment.representation))
+        parts = splits.select(project, experiment)
+        settings = project.params.representation(experiment.representation)
+        return cls(
+            *(
+                _part(crystals, features, task, ids)
+                for ids in (parts.train, parts.val, parts.test)
+            ),
+            features,
+            representation(experiment.representation, settings),
+        )
+
+
+def _part(crystals: Crystals, features: Features, task: Task, ids: Sequence[str]) -> Part:
+    missing = [i for i in ids if i not in features and i not in features.rejected]
+    if missing:
+        raise CrystalmeshError(
+            f"{missing[0]} and {len(missing) - 1} more crystals of the experiment have no features;"
+            " raise `sizes` under `features` in params.yaml"
+        )
+    kept = [i for i in ids if i in features]
+    rows = np.array([crystals.position(i) for i in kept], dtype=np.int64)
+    labels = crystals.labels[task.label][rows]
+    targets = np.log10(labels) if task.transform == "log10" else labels
+    if task.kind == "classification":
+        targets = targets - 1
+    return Part(kept, [crystals.formulas[i] for i in rows], targets)
+
+
+class Batches:
+    """Batches of a part, collated as they are asked for.
+
+    Args:
+        sample: where the features are.
+        part: the crystals.
+        batch_size: crystals a batch; a remainder of one joins the batch before it, as batch
+            normalisation needs two.
+        shuffle: seed of the order, or None for the order of the part.
+    """
+
+    def __init__(
+        self, sample: Sample, part: Part, batch_size: int, shuffle: Sequence[int] | None = None
+    ) -> None:
+        self.sample, self.part = sample, part
+        order = np.arange(len(part.ids))
+        if shuffle is not None:
+            order = np.random.default_rng(list(shuffle)).permutation(order)
+        starts = list(range(0, len(order), batch_size))
+        if len(starts) > 1 and len(order) - starts[-1] == 1:
+            starts.pop()
+        stops = [*starts[1:], len(order)]
+        self._rows = [order[a:b] for a, b in zip(starts, stops, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """(inputs of the network, targets f64 [c])."""
+        for rows in self._rows:
+            items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
+            yield self.sample.maker.collate(items), torch.from_numpy(self.part.targets[rows])

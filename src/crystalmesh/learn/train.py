@@ -1,0 +1,272 @@
+"""One trainer for all networks."""
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch import Tensor, nn
+
+import crystalmesh
+from crystalmesh import numerics
+from crystalmesh.config import Project, Task, Training
+from crystalmesh.files import canonical_json, sha256, write_csv, write_json, write_tensors
+from crystalmesh.learn.batches import Batches, Sample
+from crystalmesh.models import network
+
+EVALUATION_BATCH = 64  # crystals; fixed, so that predictions do not depend on the training's
+
+
+class Learner(pl.LightningModule):
+    """A network with its loss, optimiser and whole-set validation metric.
+
+    Args:
+        net: the network.
+        task: what it predicts.
+        training: how it is trained.
+        sample: what it learns from.
+        seed: of the order of batches and of dropout; both are drawn anew from (seed, epoch) each
+            epoch, so that a resumed training goes on as if it had not stopped.
+    """
+
+    def __init__(
+        self, net: nn.Module, task: Task, training: Training, sample: Sample, seed: int
+    ) -> None:
+        super().__init__()
+        self.net, self.task, self.training_settings = net, task, training
+        self.sample, self.seed = sample, seed
+        targets = sample.train.targets
+        scaled = training.standardise and task.kind == "regression"
+        self.mean = float(targets.mean()) if scaled else 0.0
+        self.std = float(targets.std()) if scaled and targets.std() > 0 else 1.0
+        self.rows: list[tuple[int, float, float, float]] = []  # the history
+        self.seconds = 0.0
+        self._started = time.perf_counter()
+        self._losses: list[tuple[float, int]] = []
+        self._outputs: list[Tensor] = []
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """L1 or squared error on (standardised) targets, cross entropy for classes."""
+        if self.task.kind == "classification":
+            return F.cross_entropy(outputs, targets.long())
+        scaled = ((targets - self.mean) / self.std).to(outputs.dtype)
+        error = F.l1_loss if self.training_settings.loss == "l1" else F.mse_loss
+        return error(outputs.squeeze(1), scaled)
+
+    def metric(self, outputs: Tensor, targets: np.ndarray[Any, Any]) -> float:
+        """MAE in the task's unit, or accuracy in per cent, over the whole set at once."""
+        if self.task.kind == "classification":
+            return 100.0 * float((outputs.argmax(dim=1).numpy() == targets).mean())
+        values = outputs.squeeze(1).double().numpy() * self.std + self.mean
+        return float(np.abs(values - targets).mean())
+
+    def train_dataloader(self) -> Batches:
+        return Batches(
+            self.sample,
+            self.sample.train,
+            self.training_settings.batch_size,
+            shuffle=(self.seed, self.current_epoch),
+        )
+
+    def val_dataloader(self) -> Batches:
+        return Batches(self.sample, self.sample.val, EVALUATION_BATCH)
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        self._losses.clear()
+
+    def training_step(self, batch: tuple[Mapping[str, Tensor], Tensor], _: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.loss(self.net(inputs), targets)
+        self._losses.append((loss.item(), len(targets)))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._outputs.clear()
+
+    def validation_step(self, batch: tuple[Mapping[str, Tensor], Tensor], _: int) -> None:
+        self._outputs.append(self.net(batch[0]).cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        value = self.metric(torch.cat(self._outputs), self.sample.val.targets)
+        if not math.isfinite(value):
+            value = math.inf if self.task.kind == "regression" else 0.0
+        self.log("val_metric", torch.tensor(value, dtype=torch.float64))
+        weights = [n for _, n in self._losses]
+        train_loss = float(np.average([loss for loss, _ in self._losses], weights=weights))
+        lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.rows.append((self.current_epoch, train_loss, value, lr))
+        now = time.perf_counter()
+        self.seconds, self._started = self.seconds + now - self._started, now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"], checkpoint["seconds"] = list(self.rows), self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(checkpoint["history"]), checkpoint["seconds"]
+
+    def configure_optimizers(self) -> Any:
+        s = self.training_settings
+        parameters = self.net.parameters()
+        optimizer: torch.optim.Optimizer
+        if s.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                parameters, s.lr, momentum=s.momentum, weight_decay=s.weight_decay
+            )
+        else:
+            kind = torch.optim.Adam if s.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(parameters, s.lr, weight_decay=s.weight_decay)
+        if s.schedule == "constant":
+            return optimizer
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if s.schedule == "step":
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(s.milestones))
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        steps = s.epochs * len(self.train_dataloader())
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.lr, total_steps=steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class EpochLine(Callback):
+    """One line an epoch, for logs and pipes where a progress bar would only make noise."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Learner)
+        epoch, loss, value, _ = pl_module.rows[-1]
+        print(
+            f"{self.name}: epoch {epoch + 1}/{trainer.max_epochs}"
+            f" loss {loss:.4f} validation {value:.4f} ({pl_module.seconds:.0f} s)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def train(project: Project, group: str, name: str) -> None:
+    """The stage `train`: fit the experiment's network and keep the epoch with the best validation.
+
+    Writes the checkpoint, the history (no times: it must come out the same again) and the card
+    (data, settings, numerics, device, times). An interrupted training continues from its last
+    whole epoch.
+
+    Raises:
+        CrystalmeshError: unknown experiment, missing or damaged inputs, no training crystals.
+    """
+    experiment = project.params.experiment(group, name)
+    model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
+    training, tier = project.params.training(experiment), project.params.numerics(group)
+    numerics.enforce()
+    sample = Sample.load(project, experiment)
+    torch.manual_seed(experiment.seed)
+    net = network(model.architecture, model.network, task.outputs)
+    learner = Learner(net, task, training, sample, experiment.seed)
+
+    settings = {
+        "experiment": experiment.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "representation": project.params.representation(experiment.representation),
+    }
+    inputs = _inputs(project, experiment.dataset, experiment.split, experiment.representation)
+    identity = canonical_json([settings, inputs, tier])
+    scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    best = ModelCheckpoint(
+        scratch,
+        filename="best",
+        monitor="val_metric",
+        mode="max" if task.kind == "classification" else "min",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    on_terminal = sys.stderr.isatty()
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=training.epochs,
+        deterministic=True,
+        logger=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        enable_model_summary=False,
+        enable_progress_bar=on_terminal,
+        callbacks=[
+            best,
+            EarlyStopping(
+                "val_metric", mode=best.mode, patience=training.patience, check_finite=False
+            ),
+            RichProgressBar() if on_terminal else EpochLine(name),
+        ],
+    )
+    last = scratch / "last.ckpt"
+    device = str(trainer.strategy.root_device)
+    cpu = time.process_time()
+    try:
+        # Our own file, written by lightning: optimiser state needs more than plain tensors.
+        trainer.fit(learner, ckpt_path=last if last.exists() else None, weights_only=False)
+    except SystemExit as stop:  # lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stop
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
+    tensors = {key.removeprefix("net."): value.numpy() for key, value in state.items()}
+    values = [row[2] for row in learner.rows]
+    top = int(np.argmax(values) if best.mode == "max" else np.argmin(values))
+    facts = {
+        "mean": learner.mean,
+        "std": learner.std,
+        "n_train": len(sample.train.ids),
+        "n_val": len(sample.val.ids),
+        "epochs": len(learner.rows),
+        "best_epoch": learner.rows[top][0] + 1,
+        "parameters": sum(p.numel() for p in net.parameters()),
+    }
+    write_csv(
+        project.history(group, name), ["epoch", "train_loss", "val_metric", "lr"], learner.rows
+    )
+    write_json(
+        project.card(group, name),
+        facts
+        | {
+            "name": name,
+            "settings": settings,
+            "data": inputs,
+            "numerics": numerics.describe(tier, device),
+            "device": _device_name(device),
+            "train_seconds": round(learner.seconds, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "code": crystalmesh.__version__,
+        },
+    )
+    note = json.dumps(settings | facts, sort_keys=True)
+    write_tensors(project.checkpoint(group, name), tensors, note)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _inputs(project: Project, dataset: str, split: str, representation: str) -> dict[str, str]:
+    """Checksums of what the experiment reads."""
+    paths: list[Path] = [
+        project.crystals(dataset) / "crystals.safetensors",
+        project.split(dataset, split),
+        *sorted(project.features(dataset, representation).iterdir()),
+    ]
+    return {str(path.relative_to(project.root)): sha256(path) for path in paths}
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return "cpu"

@@ -1,0 +1,179 @@
+"""Tetrahedral meshes of crystals.
+
+`published` is the mesh of the study (Tsuruta, Katsura, Kumagai 2022; DeepCrysTet, arXiv
+2310.06852): the Delaunay tessellation of a supercell of the conventional cell, cut around the
+central cell. It is not a function of the crystal: atoms of high-symmetry crystals are co-spherical,
+and Qhull cuts those cells in an order that depends on the order and rounding of its points.
+"""
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import spglib
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from pymatgen.core import Element
+from scipy.spatial import Delaunay, QhullError
+from torch import Tensor
+
+from crystalmesh.data.crystals import Crystal
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import atoms
+
+
+class PublishedSettings(BaseModel):
+    """Settings of the published mesh."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symprec: float  # Angstrom, of spglib's refinement
+    supercell: int  # repetitions along each axis; odd, so that there is a central cell
+    tolerance: float  # Angstrom by which a vertex may lie outside the central cell's closed box
+
+
+class Published:
+    """The study's mesh: refined cell, supercell, Delaunay, tetrahedra at the central cell.
+
+    Args:
+        settings: `representations.mesh.published` of params.yaml.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = PublishedSettings.model_validate(settings)
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """The mesh as indices and shifts.
+
+        Returns:
+            lattice [3, 3] (Angstrom, rows), numbers [s] and frac [s, 3] of the refined conventional
+            cell; vertex_site [v] and vertex_shift [v, 3] (in cells); faces [f, 3] vertices of each
+            face in increasing order, faces sorted. Vertex position: (frac[site] + shift) @ lattice.
+
+        Raises:
+            CrystalmeshError: spglib finds no symmetry, or all atoms lie in one plane.
+        """
+        atoms.vectors(crystal.numbers)  # refuses elements without features
+        refined = spglib.refine_cell(
+            (crystal.lattice, crystal.frac, crystal.numbers), symprec=self.settings.symprec
+        )
+        if refined is None:
+            raise CrystalmeshError(f"{crystal.id}: spglib finds no conventional cell")
+        lattice, frac, numbers = refined
+        # pymatgen's refined structure comes sorted by electronegativity, and the original code
+        # starts from it: see the remark on order in `tessellate_supercell`.
+        order = np.argsort(_electronegativity()[numbers], kind="stable")
+        frac, numbers = frac[order], numbers[order]
+        return tessellate_supercell(
+            lattice, frac, numbers, self.settings.supercell, self.settings.tolerance
+        )
+
+    collate = staticmethod(lambda items: collate(items))
+
+
+@functools.cache
+def _electronegativity() -> NDArray[np.float64]:
+    """Pauling electronegativity by atomic number as pymatgen sorts by it; none counts as last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of each noble gas
+        values = [0.0, *(Element.from_Z(z).X for z in range(1, 119))]
+    return np.nan_to_num(np.array(values), nan=np.inf)
+
+
+def tessellate_supercell(
+    lattice: Float[NDArray[Any], "3 3"],
+    frac: Float[NDArray[Any], "s 3"],
+    numbers: Int[NDArray[Any], " s"],
+    supercell: int,
+    tolerance: float,
+) -> dict[str, NDArray[Any]]:
+    """Delaunay tessellation of a supercell, cut to the tetrahedra that touch its central cell.
+
+    Args:
+        lattice: rows are lattice vectors, Angstrom.
+        frac: fractional coordinates, wrapped into [0, 1) here.
+        numbers: atomic numbers.
+        supercell: repetitions along each axis.
+        tolerance: Angstrom, of "inside the closed box".
+
+    Returns:
+        The arrays of `Published.build`.
+    """
+    # A coordinate of 1 - 1e-12 is a site at the origin, not one at the far side.
+    frac = frac - np.floor(frac)
+    frac[frac > 1 - 1e-8] = 0.0
+    cells = np.stack(np.meshgrid(*[np.arange(supercell)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    # Site after site, each with all its copies, and summed as pymatgen's supercell sums: order and
+    # last bits decide how Qhull cuts co-spherical atoms, so the published counts depend on both.
+    site = np.repeat(np.arange(len(frac)), len(cells))
+    shift = np.tile(cells, (len(frac), 1)) - supercell // 2
+    large = lattice * supercell
+    copies = (cells @ np.linalg.inv(np.eye(3) * supercell)) @ large
+    points = ((frac @ lattice)[:, None] + copies).reshape(-1, 3)
+    points = np.mod(points @ np.linalg.inv(large), 1.0) @ large
+    try:
+        simplices = Delaunay(points).simplices  # [t, 4]
+    except QhullError as error:
+        raise CrystalmeshError(f"Qhull fails: {str(error).splitlines()[0]}") from error
+
+    slack = tolerance / np.linalg.norm(lattice, axis=1)
+    place = frac[site] + shift
+    inside = ((place >= -slack) & (place <= 1 + slack)).all(axis=1)
+    kept = np.sort(simplices[inside[simplices].any(axis=1)], axis=1).astype(np.int64)
+    triples = kept[:, [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]].reshape(-1, 3)
+    n = len(points)
+    keys = np.unique((triples[:, 0] * n + triples[:, 1]) * n + triples[:, 2])
+    faces = np.stack([keys // (n * n), keys // n % n, keys % n], axis=1)
+    vertices, local = np.unique(faces, return_inverse=True)
+    return {
+        "lattice": np.asarray(lattice, dtype=np.float64),
+        "numbers": numbers.astype(np.uint8),
+        "frac": frac.astype(np.float64),
+        "vertex_site": site[vertices].astype(np.int32),
+        "vertex_shift": shift[vertices].astype(np.int8),
+        "faces": local.reshape(-1, 3).astype(np.int32),
+    }
+
+
+def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+    """Join meshes and form the face features of both published sets.
+
+    Args:
+        items: arrays as `Published.build` returns them.
+
+    Returns:
+        pointer [c + 1]: faces of crystal i are rows pointer[i] to pointer[i + 1]; and a row a face:
+        centre [f, 3] (Angstrom; the centres of a crystal have mean zero), normal [f, 3] (unit, by
+        the right hand from the first vertex to the third), edges [f, 3] (lengths, increasing,
+        Angstrom), corner [f, 9] (from the centre to each vertex, Angstrom), numbers [f, 3]
+        (atomic numbers of the vertices).
+    """
+    rows: dict[str, list[NDArray[Any]]] = {
+        name: [] for name in ("centre", "normal", "edges", "corner", "numbers")
+    }
+    pointer = [0]
+    for item in items:
+        site = item["vertex_site"]
+        position = (item["frac"][site] + item["vertex_shift"]) @ item["lattice"]
+        faces = item["faces"]
+        corners = position[faces]  # [f, 3 vertices, 3]
+        centre = corners.mean(axis=1)
+        sides = corners[:, [1, 2, 0]] - corners  # [f, 3 sides, 3]
+        normal = np.cross(sides[:, 0], -sides[:, 2])
+        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        rows["normal"].append(normal / np.maximum(length, 1e-12))
+        rows["edges"].append(np.sort(np.linalg.norm(sides, axis=2), axis=1))
+        rows["corner"].append((corners - centre[:, None]).reshape(-1, 9))
+        rows["centre"].append(centre - centre.mean(axis=0))
+        rows["numbers"].append(item["numbers"][site][faces].astype(np.int64))
+        pointer.append(pointer[-1] + len(faces))
+    batch = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in rows.items()}
+    batch = {k: v if k == "numbers" else v.to(torch.float32) for k, v in batch.items()}
+    return batch | {"pointer": torch.tensor(pointer)}
+
+
+VARIANTS = {"published": Published}

@@ -1,0 +1,133 @@
+"""Features of a dataset on disk: sharded safetensors and an index."""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from crystalmesh.config import Project
+from crystalmesh.data import splits
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.files import (
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+    writing_folder,
+)
+from crystalmesh.represent import representation
+
+SHARD = 512  # crystals; small enough that a killed stage loses little
+
+
+class Features(Mapping[str, dict[str, NDArray[Any]]]):
+    """All features of one dataset and representation: crystal id -> its arrays.
+
+    Attributes:
+        rejected: id -> reason, of the crystals that have no such representation.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = read_json(folder / "index.json")
+        self.rejected: dict[str, str] = index["rejected"]
+        self._row = {name: row for row, name in enumerate(index["ids"])}
+        shards = [tensors for name in index["shards"] if (tensors := read_tensors(folder / name))]
+        keys = [key for key in shards[0] if not key.endswith(".pointer")] if shards else []
+        self._arrays = {key: np.concatenate([shard[key] for shard in shards]) for key in keys}
+        self._pointers: dict[str, NDArray[np.int64]] = {}
+        for key in keys:
+            counts = np.concatenate([np.diff(shard[f"{key}.pointer"]) for shard in shards])
+            self._pointers[key] = np.concatenate([[0], np.cumsum(counts)])
+
+    def __getitem__(self, name: str) -> dict[str, NDArray[Any]]:
+        row = self._row[name]
+        return {
+            key: array[self._pointers[key][row] : self._pointers[key][row + 1]]
+            for key, array in self._arrays.items()
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+
+def build(project: Project, key: str, jobs: int) -> None:
+    """The stage `represent`: make the features that `features.<key>` of params.yaml declares.
+
+    Shards are made side by side by `jobs` processes and merged in a fixed order. Finished shards
+    outlive a killed run in the project's scratch folder and are used by the next one.
+    """
+    features = project.params.features[key]
+    name = features.representation
+    settings = project.params.representation(name)
+    folder = project.crystals(features.dataset)
+    wanted = splits.wanted(project, features)
+    identity = json.dumps([name, settings, wanted, (folder / "index.json").read_text()])
+    scratch = project.scratch / "represent" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    tasks = [
+        (scratch, number, folder, name, settings, wanted[start : start + SHARD])
+        for number, start in enumerate(range(0, len(wanted), SHARD))
+    ]
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        reports = list(
+            track(pool.map(_shard, tasks), description=f"represent {key}", total=len(tasks))
+        )
+    rejected = {name: reason for report in reports for name, reason in report.items()}
+    if len(rejected) == len(wanted):
+        raise CrystalmeshError(f"represent {key}: no crystal has a {name}; see its settings")
+    with writing_folder(project.features(features.dataset, name)) as output:
+        for task in tasks:
+            shutil.copyfile(_path(scratch, task[1]), output / _path(scratch, task[1]).name)
+        write_json(
+            output / "index.json",
+            {
+                "representation": name,
+                "settings": settings,
+                "ids": [name for name in wanted if name not in rejected],
+                "rejected": rejected,
+                # checksums, so that the index changes whenever the features do
+                "shards": {path.name: sha256(path) for path in sorted(output.iterdir())},
+            },
+        )
+    shutil.rmtree(scratch)
+
+
+def _path(scratch: Path, number: int) -> Path:
+    return scratch / f"shard-{number:04d}.safetensors"
+
+
+def _shard(task: tuple[Path, int, Path, str, Mapping[str, Any], list[str]]) -> dict[str, str]:
+    """Make one shard unless it is there; returns the reasons of the crystals it leaves out."""
+    scratch, number, folder, name, settings, ids = task
+    path, notes = _path(scratch, number), scratch / f"shard-{number:04d}.json"
+    if path.exists() and notes.exists():
+        reasons: dict[str, str] = read_json(notes)
+        return reasons
+    crystals, maker = Crystals.load(folder), representation(name, settings)
+    rows: list[dict[str, NDArray[Any]]] = []
+    rejected: dict[str, str] = {}
+    for crystal_id in ids:
+        try:
+            rows.append(maker.build(crystals[crystals.position(crystal_id)]))
+        except CrystalmeshError as error:
+            rejected[crystal_id] = str(error)
+    tensors: dict[str, NDArray[Any]] = {}
+    for key in rows[0] if rows else ():
+        tensors[key] = np.concatenate([row[key] for row in rows])
+        tensors[f"{key}.pointer"] = np.cumsum([0, *(len(row[key]) for row in rows)])
+    write_tensors(path, tensors)
+    write_json(notes, rejected)
+    return rejected

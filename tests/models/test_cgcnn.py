@@ -1,0 +1,135 @@
+"""CGCNN: its size, its exactness against the plain form, and what it must not depend on."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from crystalmesh.data.crystals import Crystal
+from crystalmesh.models import network
+from crystalmesh.models.cgcnn import Convolution, Network
+from crystalmesh.represent.graph import Cgcnn
+
+SETTINGS: dict[str, Any] = {
+    "atom": 64,
+    "convolutions": 4,
+    "hidden": 32,
+    "hidden_layers": 1,
+    "gaussian_max": 8.0,
+    "gaussian_step": 0.2,
+}
+SMALL = SETTINGS | {"atom": 6, "convolutions": 2, "hidden": 5, "hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({"convolutions": 3, "hidden": 128}, 80_833), ({}, 96_641)]
+)
+def test_number_of_parameters_is_the_released_codes(
+    changes: dict[str, int], expected: int
+) -> None:
+    net = network("cgcnn", SETTINGS | changes, 1)
+    assert sum(p.numel() for p in net.parameters()) == expected
+
+
+def plain(layer: Convolution, atoms: Tensor, edges: Tensor, neighbour: Tensor) -> Tensor:
+    """The convolution as the released code writes it."""
+    n, k = neighbour.shape
+    own = atoms[:, None].expand(n, k, -1)
+    z = layer.full(torch.cat([own, atoms[neighbour], edges], dim=2))
+    z = layer.edge_norm(z.view(n * k, -1)).view(n, k, -1)
+    gate, core = z.chunk(2, dim=2)
+    total = (torch.sigmoid(gate) * F.softplus(core)).sum(dim=1)
+    return F.softplus(atoms + layer.atom_norm(total))
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(2, 9), k=st.integers(1, 5), width=st.integers(1, 6), seed=st.integers(0, 99))
+def test_convolution_equals_the_plain_form(n: int, k: int, width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    ours, theirs = Convolution(width, 3).double(), Convolution(width, 3).double()
+    nn.init.normal_(ours.edge_norm.weight)
+    theirs.load_state_dict(ours.state_dict())
+    atoms = torch.randn(n, width, dtype=torch.float64)
+    edges = torch.rand(n, k, 3, dtype=torch.float64)
+    neighbour = torch.randint(0, n, (n, k))
+    weight = torch.randn(n, width, dtype=torch.float64)
+    a, b = atoms.clone().requires_grad_(), atoms.clone().requires_grad_()
+    out, expected = ours(a, edges, neighbour), plain(theirs, b, edges, neighbour)
+    torch.testing.assert_close(out, expected)
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-8)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-6, atol=1e-8)
+    ours.eval()
+    theirs.eval()
+    torch.testing.assert_close(
+        ours(atoms, edges, neighbour), plain(theirs, atoms, edges, neighbour)
+    )
+
+
+def crystal(seed: int = 0) -> Crystal:
+    rng = np.random.default_rng(seed)
+    lattice = np.eye(3) * 4 + rng.normal(scale=0.4, size=(3, 3))
+    return Crystal("x", "X", lattice, np.array([11, 17, 26, 8]), rng.random((4, 3)))
+
+
+def output(net: Network, *crystals: Crystal) -> Tensor:
+    graph = Cgcnn({"neighbours": 12, "cutoff": 8.0})
+    with torch.no_grad():
+        out: Tensor = net(graph.collate([graph.build(c) for c in crystals]))
+    return out
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_prediction_is_a_function_of_the_crystal(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    net = Network(SMALL, 1).eval()
+    one = crystal(seed)
+    expected = output(net, one)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    order = rng.permutation(4)
+    shear = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    doubled = Crystal(
+        "x",
+        "X",
+        np.diag([2, 1, 1]) @ one.lattice,
+        np.tile(one.numbers, 2),
+        np.concatenate([one.frac, one.frac + [1, 0, 0]]) / [2, 1, 1],
+    )
+    for other in (
+        Crystal("x", "X", one.lattice @ rotation, one.numbers, one.frac),
+        Crystal("x", "X", one.lattice, one.numbers[order], one.frac[order]),
+        Crystal("x", "X", one.lattice, one.numbers, one.frac + rng.random(3)),
+        Crystal("x", "X", shear @ one.lattice, one.numbers, one.frac @ np.linalg.inv(shear)),
+        doubled,
+    ):
+        torch.testing.assert_close(output(net, other), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_crystals_of_a_batch_do_not_touch_in_evaluation() -> None:
+    torch.manual_seed(0)
+    net = Network(SMALL, 3).eval()
+    a, b = crystal(1), crystal(2)
+    torch.testing.assert_close(
+        output(net, a, b), torch.cat([output(net, a), output(net, b)]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_frozen_output() -> None:
+    torch.manual_seed(0)
+    net = Network(SMALL, 1)
+    for _ in range(3):
+        output(net, crystal(1), crystal(2))
+    values = output(net.eval(), crystal(1), crystal(2)).squeeze(1).tolist()
+    assert values == pytest.approx(FROZEN, abs=1e-5)
+
+
+FROZEN = [0.07347612082958221, 0.07003633677959442]

@@ -1,0 +1,112 @@
+"""The feature store: same bytes for any number of processes, resumed work, bad crystals listed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crystalmesh.config import Project
+from crystalmesh.data.crystals import Crystal, Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import graph, representation, store
+from crystalmesh.represent.store import Features
+
+
+def folder(project: Project, representation: str = "graph.cgcnn") -> Path:
+    return project.features("tiny", representation)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(path.iterdir())}
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SHARD", 7)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("key", ["tiny-graph_cgcnn", "tiny-mesh_published"])
+def test_result_does_not_depend_on_the_number_of_processes(project: Project, key: str) -> None:
+    name = project.params.features[key].representation
+    found = []
+    for jobs in (1, 2):
+        store.build(project, key, jobs)
+        found.append(contents(folder(project, name)))
+    assert found[0] == found[1]
+    assert len(found[0]) == 5 + 1
+
+
+def test_features_are_what_the_representation_makes(project: Project) -> None:
+    store.build(project, "tiny-graph_cgcnn", 1)
+    features = Features(folder(project))
+    crystals = Crystals.load(project.crystals("tiny"))
+    maker = representation("graph.cgcnn", project.params.representation("graph.cgcnn"))
+    assert list(features) == crystals.ids
+    for i in (0, 4, len(crystals.ids) - 1):
+        expected = maker.build(crystals[i])
+        found = features[crystals.ids[i]]
+        assert found.keys() == expected.keys()
+        for key in expected:
+            np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_a_bad_crystal_is_listed_and_does_not_stop_the_others(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = graph.Cgcnn.build
+
+    def picky(self: graph.Cgcnn, crystal: Crystal) -> dict[str, Any]:
+        if crystal.id == "mp-3":
+            raise CrystalmeshError("mp-3: no such luck")
+        return build(self, crystal)
+
+    monkeypatch.setattr(graph.Cgcnn, "build", picky)
+    # In this process: a pool would not see the replacement.
+    monkeypatch.setattr(store, "ProcessPoolExecutor", InProcess)
+    store.build(project, "tiny-graph_cgcnn", 1)
+    features = Features(folder(project))
+    assert features.rejected == {"mp-3": "mp-3: no such luck"}
+    assert len(features) == 29
+    assert "mp-3" not in features
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_killed_stage_goes_on_where_it_was(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.build(project, "tiny-graph_cgcnn", 1)
+    expected = contents(folder(project))
+    built: list[str] = []
+    build = graph.Cgcnn.build
+
+    def dying(self: graph.Cgcnn, crystal: Crystal) -> dict[str, Any]:
+        if crystal.id == "mp-20" and "mp-20" not in built:
+            built.append(crystal.id)
+            raise KeyboardInterrupt
+        built.append(crystal.id)
+        return build(self, crystal)
+
+    monkeypatch.setattr(graph.Cgcnn, "build", dying)
+    monkeypatch.setattr(store, "ProcessPoolExecutor", InProcess)
+    with pytest.raises(KeyboardInterrupt):
+        store.build(project, "tiny-graph_cgcnn", 1)
+    assert contents(folder(project)) == expected  # the old output stands whole
+    first = built.index("mp-20")
+    store.build(project, "tiny-graph_cgcnn", 1)
+    assert contents(folder(project)) == expected
+    assert set(built[: first // 7 * 7]).isdisjoint(built[first + 1 :])
+
+
+class InProcess:
+    """ProcessPoolExecutor without processes."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    map = staticmethod(map)
