@@ -140,8 +140,28 @@ def documents(count: int = 30) -> dict[str, Any]:
         ]
         structure = {"lattice": {"matrix": matrix.tolist()}, "sites": sites}
         modulus = 400.0 / edge**2 + 10 * atoms
-        rows.append([f"mp-{i + 1}", "".join(symbols), -edge / 5, None, None, modulus, 0.5 * modulus, structure])
-    columns = ["mpid", "formula", "e_form", "gap pbe", "mu_b", "bulk modulus", "shear modulus", "structure"]
+        rows.append(
+            [
+                f"mp-{i + 1}",
+                "".join(symbols),
+                -edge / 5,
+                None,
+                None,
+                modulus,
+                0.5 * modulus,
+                structure,
+            ]
+        )
+    columns = [
+        "mpid",
+        "formula",
+        "e_form",
+        "gap pbe",
+        "mu_b",
+        "bulk modulus",
+        "shear modulus",
+        "structure",
+    ]
     return {"index": list(range(count)), "columns": columns, "data": rows}
 
 

@@ -119,9 +119,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, NDArray[Any]], note: str | None = None
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], note: str | None = None) -> None:
     """Write arrays as safetensors, with at most one metadata entry (several come in no order)."""
     metadata = {"note": note} if note is not None else None
     arrays = {name: np.require(tensors[name], requirements="C") for name in sorted(tensors)}

@@ -1,9 +1,10 @@
-"""The settings that decide the bits of every result; `prepare` must run before torch is imported."""
+"""The settings that decide the bits of every result; `prepare` must run before torch is loaded."""
 
 import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 Tier = Literal["native", "portable"]
@@ -61,12 +62,10 @@ def describe(tier: Tier, device: str) -> dict[str, Any]:
 def _cpu() -> dict[str, Any]:
     """Model name and the vector extensions, as Linux tells them; empty elsewhere."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            lines = dict(
-                (key.strip(), value.strip())
-                for key, _, value in (line.partition(":") for line in stream)
-            )
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    lines = {key.strip(): value.strip() for key, _, value in pairs}
     flags = sorted(f for f in lines.get("flags", "").split() if f.startswith(("avx", "fma", "sse")))
     return {"model": lines.get("model name", ""), "flags": flags}

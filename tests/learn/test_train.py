@@ -191,5 +191,3 @@ def test_metrics_of_known_numbers() -> None:
     found = classification(np.array([1, 1, 2, 3]), np.array([1, 2, 2, 2]))
     assert found["accuracy"] == 50.0
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
-
-

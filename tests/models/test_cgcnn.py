@@ -29,9 +29,7 @@ SMALL = SETTINGS | {"atom": 6, "convolutions": 2, "hidden": 5, "hidden_layers": 
 @pytest.mark.parametrize(
     ("changes", "expected"), [({"convolutions": 3, "hidden": 128}, 80_833), ({}, 96_641)]
 )
-def test_number_of_parameters_is_the_released_codes(
-    changes: dict[str, int], expected: int
-) -> None:
+def test_number_of_parameters_is_the_released_codes(changes: dict[str, int], expected: int) -> None:
     net = network("cgcnn", SETTINGS | changes, 1)
     assert sum(p.numel() for p in net.parameters()) == expected
 

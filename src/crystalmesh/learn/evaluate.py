@@ -62,9 +62,7 @@ def evaluate(project: Project, group: str, name: str) -> None:
     )
 
 
-def regression(
-    target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]
-) -> dict[str, float]:
+def regression(target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> dict[str, float]:
     """Mean absolute error, root mean squared error (task's unit) and R2 over all crystals."""
     return {
         "mae": float(mean_absolute_error(target, prediction)),

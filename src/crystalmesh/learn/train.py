@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,7 @@ def train(project: Project, group: str, name: str) -> None:
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
     training, tier = project.params.training(experiment), project.params.numerics(group)
     numerics.enforce()
+    _quiet()
     sample = Sample.load(project, experiment)
     torch.manual_seed(experiment.seed)
     net = network(model.architecture, model.network, task.outputs)
@@ -254,6 +257,14 @@ def train(project: Project, group: str, name: str) -> None:
     note = json.dumps(settings | facts, sort_keys=True)
     write_tensors(project.checkpoint(group, name), tensors, note)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _quiet() -> None:
+    """Silence lightning's advertisements and what does not concern the reader of a log."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # Of torch's deprecated names that lightning uses, and of a resumed training's own files.
+    for message in (".*LeafSpec.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _inputs(project: Project, dataset: str, split: str, representation: str) -> dict[str, str]:

@@ -56,13 +56,13 @@ class GatedSum(torch.autograd.Function):
         y = torch.addcmul(beta, z, gamma * inverse)
         gate, core = y.chunk(2, dim=2)
         total = (torch.sigmoid(gate).mul_(F.softplus(core))).sum(dim=1)  # [n, a]
-        ctx.save_for_backward(z, edges, weight, inverse, gamma, beta, neighbour)
+        ctx.save_for_backward(z, edges, inverse, gamma, beta, neighbour)
         ctx.mark_non_differentiable(mean, variance)
         return total, mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        z, edges, weight, inverse, gamma, beta, neighbour = ctx.saved_tensors
+        z, edges, inverse, gamma, beta, neighbour = ctx.saved_tensors
         n, k, width = z.shape
         half, rows = width // 2, n * k
         y = torch.addcmul(beta, z, gamma * inverse)

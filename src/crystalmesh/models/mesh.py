@@ -5,6 +5,7 @@ DeepCrysTet (arXiv 2310.06852). After MeshNet (Feng et al., AAAI 2019).
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -43,7 +44,7 @@ class Layer(nn.Module):
 
 def perceptron(*widths: int) -> nn.Sequential:
     """A shared MLP: one `Layer` from each width to the next."""
-    return nn.Sequential(*(Layer(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+    return nn.Sequential(*(Layer(a, b) for a, b in pairwise(widths)))
 
 
 class FaceRotateConvolution(nn.Module):
@@ -95,7 +96,7 @@ class LinearNormMax(torch.autograd.Function):
         top = rows.new_empty(len(bounds) - 1, len(weight))
         face = torch.empty_like(top, dtype=torch.long)
         gram = rows.new_zeros(rows.shape[1], rows.shape[1])
-        for crystal, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for crystal, (start, stop) in enumerate(pairwise(bounds)):
             part = centred[start:stop]
             torch.max(part @ signed, dim=0, out=(top[crystal], face[crystal]))
             gram.addmm_(part.t(), part)
@@ -156,13 +157,12 @@ class PooledLayer(nn.Module):
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
         signed = (linear.weight * sign[:, None]).t()
         bounds = pointer.tolist()
-        tops = [
-            (rows[a:b] @ signed).amax(dim=0)
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        tops = [(rows[a:b] @ signed).amax(dim=0) for a, b in pairwise(bounds)]
         top = torch.stack(tops) * sign + linear.bias
         return torch.addcmul(
-            norm.bias, top - norm.running_mean, norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            norm.bias,
+            top - norm.running_mean,
+            norm.weight * torch.rsqrt(norm.running_var + norm.eps),
         )
 
 

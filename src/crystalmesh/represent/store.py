@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from crystalmesh.config import Project
+from crystalmesh.config import Project, lookup
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
@@ -35,12 +35,18 @@ class Features(Mapping[str, dict[str, NDArray[Any]]]):
 
     Attributes:
         rejected: id -> reason, of the crystals that have no such representation.
+
+    Raises:
+        CrystalmeshError: a file is missing, or is not the one that the index was written with.
     """
 
     def __init__(self, folder: Path) -> None:
         index = read_json(folder / "index.json")
         self.rejected: dict[str, str] = index["rejected"]
         self._row = {name: row for row, name in enumerate(index["ids"])}
+        for name, checksum in index["shards"].items():
+            if sha256(folder / name) != checksum:
+                raise CrystalmeshError(f"{folder / name}: damaged; delete its folder and run again")
         shards = [tensors for name in index["shards"] if (tensors := read_tensors(folder / name))]
         keys = [key for key in shards[0] if not key.endswith(".pointer")] if shards else []
         self._arrays = {key: np.concatenate([shard[key] for shard in shards]) for key in keys}
@@ -69,7 +75,7 @@ def build(project: Project, key: str, jobs: int) -> None:
     Shards are made side by side by `jobs` processes and merged in a fixed order. Finished shards
     outlive a killed run in the project's scratch folder and are used by the next one.
     """
-    features = project.params.features[key]
+    features = lookup(project.params.features, key, "features")
     name = features.representation
     settings = project.params.representation(name)
     folder = project.crystals(features.dataset)
@@ -90,7 +96,7 @@ def build(project: Project, key: str, jobs: int) -> None:
         raise CrystalmeshError(f"represent {key}: no crystal has a {name}; see its settings")
     with writing_folder(project.features(features.dataset, name)) as output:
         for task in tasks:
-            shutil.copyfile(_path(scratch, task[1]), output / _path(scratch, task[1]).name)
+            shutil.copyfile(_path(scratch, task[1]), _path(output, task[1]))
         write_json(
             output / "index.json",
             {
@@ -105,8 +111,8 @@ def build(project: Project, key: str, jobs: int) -> None:
     shutil.rmtree(scratch)
 
 
-def _path(scratch: Path, number: int) -> Path:
-    return scratch / f"shard-{number:04d}.safetensors"
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:04d}.safetensors"
 
 
 def _shard(task: tuple[Path, int, Path, str, Mapping[str, Any], list[str]]) -> dict[str, str]:

@@ -1,0 +1,35 @@
+# On a bare machine (Python 3.11, git, make): `make demo` or `make test` first creates .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CORES ?= all
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo paper test lint lock clean
+
+# A report, with everything it needs: results/<report>/paper.pdf
+demo paper: $(READY)
+	$(BIN)/snakemake --cores $(CORES) $@
+
+test: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python env/lock.py --check
+
+# Pin what env/requirements.in needs in the versions that are installed now.
+lock: $(READY)
+	$(BIN)/python env/lock.py
+
+# The environment and what tools leave behind; data, results and DVC's cache stay.
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): env/requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement env/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,316 @@
+# The stages as Snakemake rules; dvc.yaml holds the same ones, and tests/workflow keeps them equal.
+#
+#   snakemake --cores N            both reports (or name them: demo, paper; full: full-size runs)
+#
+# profiles/default is used without being named. Settings enter as input files, one for each key of
+# params.yaml that a stage depends on, so that an output is stale when its own settings change.
+import os
+import re
+import sys
+from pathlib import Path
+
+from crystalmesh import config, engines
+from crystalmesh.errors import CrystalmeshError
+
+try:
+    project = config.load(Path.cwd())
+except CrystalmeshError as error:
+    sys.exit(f"error: {error}")
+params = project.params
+engines.forget(project.root)
+
+# The command is on PATH, or lies beside the snakemake that runs this.
+os.environ["PATH"] += os.pathsep + os.path.dirname(sys.executable)
+os.environ.setdefault("CRYSTALMESH_JOBS", str(workflow.cores))
+ALL = 1024  # threads of a stage that starts processes itself; scaled down to --cores
+
+SPLITS = {(s.dataset, s.split): key for key, s in params.splits.items()}
+FEATURES = {(f.dataset, f.representation): (key, f) for key, f in params.features.items()}
+CRYSTALS = [
+    f"data/crystals/{{dataset}}/{name}"
+    for name in ("crystals.safetensors", "index.json", "rejected.csv")
+]
+EXPERIMENT = [
+    "data/features/{dataset}/{representation}/index.json",  # holds the shards' checksums
+    "data/splits/{dataset}/{split}.json",
+    *CRYSTALS,
+]
+
+
+def one_of(names):
+    """A wildcard's constraint."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def facts(w):
+    """A job's wildcards and what params.yaml says of its experiment, report or benchmark."""
+    names = dict(w.items())
+    if "experiment" in names:
+        names |= dict(params.experiment(w.group, w.experiment))
+    elif "report" in names:
+        names |= dict(params.reports[w.report])
+    return names
+
+
+def at(*patterns):
+    """Input function: paths with the facts filled in."""
+    return lambda w: [pattern.format_map(facts(w)) for pattern in patterns]
+
+
+def settings(*keys):
+    """Input function: settings files of the keys of params.yaml with the facts filled in."""
+    return lambda w: [os.path.relpath(project.stamp(key)) for key in at(*keys)(w)]
+
+
+def numerics(w):
+    """The tier of a report decides the bits of its trainings; the group `full` has no report."""
+    return settings("reports.{group}.numerics")(w) if w.group in params.reports else []
+
+
+def each(*patterns):
+    """Input function: paths for every experiment of a report."""
+    return lambda w: expand(
+        [f"results/{w.report}/{pattern}" for pattern in patterns],
+        experiment=params.experiments[w.report],
+    )
+
+
+def benchmarks(w):
+    """The benchmarks on the dataset of a report."""
+    dataset = params.reports[w.report].dataset
+    return [name for name, b in params.benchmarks.items() if b.dataset == dataset]
+
+
+def published(w):
+    return [f"results/{w.report}/metrics/{name}.json" for name in benchmarks(w)]
+
+
+def splits(w):
+    """Every split of a report's dataset."""
+    dataset = params.reports[w.report].dataset
+    names = [split for d, split in SPLITS if d == dataset] + benchmarks(w)
+    return [f"data/splits/{dataset}/{name}.json" for name in names]
+
+
+wildcard_constraints:
+    dataset=one_of(params.datasets),
+    benchmark=one_of(params.benchmarks),
+    split=one_of({split for _, split in SPLITS}),
+    representation=one_of({name for _, name in FEATURES}),
+    group=one_of(params.experiments),
+    report=one_of(params.reports),
+    experiment=one_of({name for group in params.experiments.values() for name in group}),
+
+
+rule all:
+    input:
+        expand("results/{report}/{file}.json", report=params.reports, file=["ledger", "metrics"]),
+
+
+for target in params.reports:
+
+    rule:
+        name:
+            target
+        input:
+            expand("results/{report}/{file}.json", report=target, file=["ledger", "metrics"]),
+
+
+rule full:
+    input:
+        expand("results/full/metrics/{name}.json", name=params.experiments.get("full", {})),
+
+
+rule fetch:
+    input:
+        settings("datasets.{dataset}"),
+    output:
+        "data/raw/{dataset}.json.gz",
+    threads: ALL
+    shell:
+        "crystalmesh fetch {wildcards.dataset}"
+
+
+rule fetch_benchmark:
+    input:
+        settings("benchmarks.{benchmark}"),
+    output:
+        "data/raw/{benchmark}.csv.gz",
+    shell:
+        "crystalmesh fetch {wildcards.benchmark}"
+
+
+rule crystals:
+    input:
+        "data/raw/{dataset}.json.gz",
+        settings("datasets.{dataset}", "validation", "tasks"),
+    output:
+        CRYSTALS,
+    threads: ALL
+    shell:
+        "crystalmesh crystals {wildcards.dataset}"
+
+
+rule split:
+    input:
+        CRYSTALS,
+        settings("tasks"),
+        lambda w: settings(f"splits.{SPLITS[w.dataset, w.split]}")(w),
+    output:
+        "data/splits/{dataset}/{split}.json",
+    params:
+        key=lambda w: SPLITS[w.dataset, w.split],
+    shell:
+        "crystalmesh split {params.key}"
+
+
+rule folds:
+    input:
+        "data/raw/{benchmark}.csv.gz",
+        CRYSTALS,
+        settings("benchmarks.{benchmark}", "tasks"),
+    output:
+        "data/splits/{dataset}/{benchmark}.json",
+    shell:
+        "crystalmesh folds {wildcards.benchmark}"
+
+
+rule represent:
+    input:
+        CRYSTALS,
+        lambda w: f"data/splits/{w.dataset}/{FEATURES[w.dataset, w.representation][1].split}.json",
+        settings("representations.{representation}"),
+        lambda w: settings(f"features.{FEATURES[w.dataset, w.representation][0]}")(w),
+    output:
+        "data/features/{dataset}/{representation}/index.json",
+    params:
+        key=lambda w: FEATURES[w.dataset, w.representation][0],
+    threads: ALL
+    shell:
+        "crystalmesh represent {params.key}"
+
+
+rule train:
+    input:
+        at(*EXPERIMENT),
+        settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
+        numerics,
+    output:
+        "results/{group}/checkpoints/{experiment}.safetensors",
+        "results/{group}/history/{experiment}.csv",
+        "results/{group}/cards/{experiment}.json",
+    shell:
+        "crystalmesh train {wildcards.group} {wildcards.experiment}"
+
+
+rule predict:
+    input:
+        "results/{group}/checkpoints/{experiment}.safetensors",
+        at(*EXPERIMENT),
+        settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
+        numerics,
+    output:
+        "results/{group}/predictions/{experiment}.csv",
+    shell:
+        "crystalmesh predict {wildcards.group} {wildcards.experiment}"
+
+
+rule evaluate:
+    input:
+        "results/{group}/predictions/{experiment}.csv",
+        settings("experiments.{group}.{experiment}", "tasks.{task}"),
+    output:
+        "results/{group}/metrics/{experiment}.json",
+    shell:
+        "crystalmesh evaluate {wildcards.group} {wildcards.experiment}"
+
+
+rule published:
+    input:
+        "data/raw/{benchmark}.csv.gz",
+        at("data/splits/{dataset}/60-20-20.json"),
+        settings("benchmarks.{benchmark}", "tasks"),
+    output:
+        "results/{report}/metrics/{benchmark}.json",
+    shell:
+        "crystalmesh published {wildcards.report} {wildcards.benchmark}"
+
+
+rule tables:
+    input:
+        each("predictions/{experiment}.csv", "metrics/{experiment}.json"),
+        published,
+        at(*CRYSTALS),
+        splits,
+        "paper/published.yaml",
+        "env/requirements.lock",
+        settings("reports.{report}", "experiments.{report}", "datasets.{dataset}"),
+        settings("benchmarks", "models", "representations", "splits", "tasks", "validation"),
+    output:
+        directory("results/{report}/tables"),
+    shell:
+        "crystalmesh tables {wildcards.report}"
+
+
+rule figures:
+    input:
+        each("predictions/{experiment}.csv", "history/{experiment}.csv"),
+        at("data/features/{dataset}/mesh.published/index.json", *CRYSTALS),
+        splits,
+        settings("reports.{report}", "experiments.{report}", "models", "tasks"),
+    output:
+        directory("results/{report}/figures"),
+    shell:
+        "crystalmesh figures {wildcards.report}"
+
+
+rule document:
+    input:
+        "results/{report}/tables",
+        "results/{report}/figures",
+        sorted(str(path) for path in Path("paper").rglob("*") if path.is_file()),
+    output:
+        report("results/{report}/paper.pdf"),
+    shell:
+        "crystalmesh paper {wildcards.report}"
+
+
+rule metrics:
+    input:
+        each("metrics/{experiment}.json", "cards/{experiment}.json"),
+        published,
+        settings("experiments.{report}"),
+    output:
+        "results/{report}/metrics.json",
+    shell:
+        "crystalmesh metrics {wildcards.report}"
+
+
+rule ledger:
+    input:
+        each("checkpoints/{experiment}.safetensors", "history/{experiment}.csv"),
+        each("predictions/{experiment}.csv", "metrics/{experiment}.json", "cards/{experiment}.json"),
+        published,
+        "results/{report}/tables",
+        "results/{report}/figures",
+        "results/{report}/paper.pdf",
+        settings("reports.{report}", "experiments.{report}"),
+    output:
+        "results/{report}/ledger.json",
+    shell:
+        "crystalmesh ledger {wildcards.report}"
+
+
+def tell_dvc():
+    """After this run, `dvc repro` has nothing to do for what is up to date here."""
+    jobs = [job for job in workflow.dag.jobs if job.is_shell]
+    done = [job for job in jobs if workflow.dag.finished(job) or not workflow.dag.needrun(job)]
+    engines.record(project.root, {job.shellcmd for job in done})
+
+
+onsuccess:
+    tell_dvc()
+
+
+onerror:
+    tell_dvc()

@@ -1,0 +1,234 @@
+"""The command `crystalmesh`: one subcommand a stage; both workflow engines call only these.
+
+Each stage imports what it needs itself, so that the environment of the numerics tier is set
+before torch or numpy is loaded, and so that `crystalmesh --help` is quick.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crystalmesh import __version__, numerics
+from crystalmesh.errors import CrystalmeshError
+
+if TYPE_CHECKING:
+    from crystalmesh.config import Project
+
+app = typer.Typer(
+    help="Crystals as meshes: the stages of the reports. Settings are in params.yaml.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="a dataset or a benchmark of params.yaml")]
+Dataset = Annotated[str, typer.Argument(help="a dataset of params.yaml")]
+Key = Annotated[str, typer.Argument(help="a key of that block of params.yaml")]
+Benchmark = Annotated[str, typer.Argument(help="a benchmark of params.yaml")]
+Group = Annotated[str, typer.Argument(help="a report, or the group `full`")]
+Experiment = Annotated[str, typer.Argument(help="an experiment of the group")]
+Report = Annotated[str, typer.Argument(help="a report of params.yaml")]
+
+
+def _start(group: str | None = None) -> "Project":
+    """The project around the current folder, with the numerics of the group's report."""
+    numerics.prepare("native")  # numpy reads its part while params.yaml is being checked
+    from crystalmesh import config
+
+    project = config.find()
+    if group is not None:
+        numerics.prepare(project.params.numerics(group))
+    project.restamp()
+    return project
+
+
+def _jobs() -> int:
+    """Processes a stage may use: CRYSTALMESH_JOBS, or every CPU this process may run on."""
+    value = os.environ.get("CRYSTALMESH_JOBS", str(len(os.sched_getaffinity(0))))
+    if not value.isdecimal() or int(value) < 1:
+        raise CrystalmeshError(f"CRYSTALMESH_JOBS={value}: set it to a whole number of 1 or more")
+    return int(value)
+
+
+@app.command()
+def fetch(name: Name) -> None:
+    """Get or make a raw file and verify its checksum."""
+    project = _start()
+    from crystalmesh.data import registry
+
+    registry.fetch(project, name, _jobs())
+
+
+@app.command()
+def crystals(dataset: Dataset) -> None:
+    """Validate a raw file and store its crystals in canonical order."""
+    project = _start()
+    from crystalmesh.data import crystals
+
+    crystals.build(project, dataset, _jobs())
+
+
+@app.command()
+def split(key: Key) -> None:
+    """Draw training, validation and test crystals."""
+    project = _start()
+    from crystalmesh.data import splits
+
+    splits.build(project, key)
+
+
+@app.command()
+def folds(name: Benchmark) -> None:
+    """Read the official folds of a benchmark as a split."""
+    project = _start()
+    from crystalmesh.data import splits
+
+    splits.build_folds(project, name)
+
+
+@app.command()
+def represent(key: Key) -> None:
+    """Turn crystals into tensors."""
+    project = _start()
+    from crystalmesh.represent import store
+
+    store.build(project, key, _jobs())
+
+
+@app.command()
+def train(group: Group, experiment: Experiment) -> None:
+    """Train a network; an interrupted training continues where it was."""
+    project = _start(group)
+    from crystalmesh.learn import train
+
+    train.train(project, group, experiment)
+
+
+@app.command()
+def predict(group: Group, experiment: Experiment) -> None:
+    """Predict the test crystals of an experiment."""
+    project = _start(group)
+    from crystalmesh.learn import predict
+
+    predict.predict(project, group, experiment)
+
+
+@app.command()
+def evaluate(group: Group, experiment: Experiment) -> None:
+    """Compute an experiment's metrics from its predictions."""
+    project = _start(group)
+    from crystalmesh.learn import evaluate
+
+    evaluate.evaluate(project, group, experiment)
+
+
+@app.command()
+def published(report: Report, name: Benchmark) -> None:
+    """Compute the published algorithms' errors on our crystals."""
+    project = _start(report)
+    from crystalmesh.report import published
+
+    published.evaluate(project, report, name)
+
+
+@app.command()
+def tables(report: Report) -> None:
+    """Make the tables of a report."""
+    project = _start(report)
+    from crystalmesh.report import tables
+
+    tables.build(project, report)
+
+
+@app.command()
+def figures(report: Report) -> None:
+    """Draw the figures of a report."""
+    project = _start(report)
+    from crystalmesh.report import figures
+
+    figures.build(project, report)
+
+
+@app.command()
+def metrics(report: Report) -> None:
+    """List every experiment of a report as one record."""
+    project = _start(report)
+    from crystalmesh.report import metrics
+
+    metrics.build(project, report)
+
+
+@app.command()
+def paper(report: Report) -> None:
+    """Typeset a report."""
+    project = _start(report)
+    from crystalmesh.report import paper
+
+    paper.build(project, report)
+
+
+@app.command()
+def ledger(report: Report) -> None:
+    """Record the checksum of every output of a report, and the numerics it was made with."""
+    project = _start(report)
+    from crystalmesh.report import ledger
+
+    ledger.build(project, report)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crystalmesh {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options that come before the stage."""
+
+
+def _run() -> tuple[int, str]:
+    """Run the command line; its exit code, and the line for stderr where it failed."""
+    try:
+        # typer returns the code of an Exit, 130 for Ctrl-C among them
+        code: int | None = app(
+            sys.argv[1:] or ["--help"], prog_name="crystalmesh", standalone_mode=False
+        )
+    except CrystalmeshError as error:
+        return 2, str(error)
+    except OSError as error:  # a full disk, no permission, no network
+        where = f"{error.filename}: " if error.filename else ""
+        return 2, f"{where}{error.strerror or error}; mend that and run again"
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as exit_:
+        # lightning turns Ctrl-C into SystemExit(1), raised while it handles the interrupt
+        if not isinstance(exit_.__context__, KeyboardInterrupt):
+            raise
+        code = 130
+    except Exception as error:
+        # typer's own complaints about the command line carry a message and an exit code
+        if not hasattr(error, "format_message"):
+            raise
+        return 2, f"{error.format_message()} See crystalmesh --help."
+    return code or 0, "interrupted; run again to continue" if code == 130 else ""
+
+
+def main() -> None:
+    """Entry point: one line on stderr and exit code 2 for what the user can mend; 130: Ctrl-C."""
+    code, message = _run()
+    if message:
+        line = " ".join(message.split())
+        print(line if code == 130 else f"error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

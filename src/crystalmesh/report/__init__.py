@@ -1,0 +1,1 @@
+"""From the results on disk to tables, figures, the document and the ledger; nothing is trained."""

@@ -1,0 +1,579 @@
+"""The figures of a report as SVG files whose bytes depend on nothing but their data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.colors import jmol_colors
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection, LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from crystalmesh import files
+from crystalmesh.config import Project, lookup
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.report import results
+from crystalmesh.report.results import Result
+from crystalmesh.report.tables import count, metric, shown, unit
+from crystalmesh.represent.store import Features
+
+STYLE: Any = {
+    "svg.hashsalt": "crystalmesh",  # else the ids in the file are random
+    "svg.fonttype": "path",  # the picture looks alike where the font is missing
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.1,
+}
+WIDTH = 6.7  # inches, the document's line
+# Okabe and Ito's colours, told apart by all readers; models take them in params.yaml's order.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES: Sequence[Any] = ("-", "--", ":", "-.")
+MANY = 600  # more test crystals than this are drawn as counts in hexagons
+BINS = (0, 1, 3, 10, 30, 100, 300, 1000, 10**9)  # training crystals of a space group
+MESH = "mesh.published"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with the words that the document and a screen reader need."""
+
+    name: str
+    figure: Figure
+    caption: str
+    alt: str
+
+
+def build(project: Project, report: str) -> None:
+    """Write results/<report>/figures/ from predictions, histories, splits, crystals and meshes."""
+    settings = lookup(project.params.reports, report, "report")
+    crystals = Crystals.load(project.crystals(settings.dataset))
+    found = results.load(project, report)
+    with (
+        matplotlib.rc_context(STYLE),
+        files.writing_folder(project.results(report) / "figures") as folder,
+    ):
+        drawings = [
+            drawing
+            for drawing in (
+                mesh(project, report, found, crystals),
+                parity(project, found),
+                learning_curves(project, report, found),
+                space_groups(project, found, crystals),
+            )
+            if drawing
+        ]
+        for drawing in drawings:
+            drawing.figure.savefig(folder / f"{drawing.name}.svg", metadata={"Date": None})
+        files.write_json(
+            folder / "figures.json",
+            {d.name: {"caption": d.caption, "alt": d.alt} for d in drawings},
+        )
+
+
+def _colour(project: Project, model: str) -> str:
+    return COLOURS[list(project.params.models).index(model) % len(COLOURS)]
+
+
+def _grid(panels: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels in rows of at most `columns`; `height` inches a row."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    # A lone panel as wide as the line looks lost: a panel takes a quarter of the line or more.
+    width = WIDTH * max(columns, 2.2) / max(columns, 4) if columns < 4 else WIDTH
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    return figure, axes
+
+
+# The mesh of a crystal ----------------------------------------------------------------------------
+
+
+def mesh(
+    project: Project, report: str, found: Sequence[Result], crystals: Crystals
+) -> Drawing | None:
+    """The published mesh of one crystal: its cell, the mesh, and the features of one face."""
+    if not any(r.experiment.representation == MESH for r in found):
+        return None
+    settings = project.params.reports[report]
+    folder = project.features(settings.dataset, MESH)
+    features = Features(folder)
+    if not len(features):
+        raise CrystalmeshError(f"{folder}: holds no mesh; run the stage represent again")
+    name = settings.mesh_picture if settings.mesh_picture in features else next(iter(features))
+    arrays = features[name]
+    formula = crystals.formulas[crystals.position(name)]
+    return Drawing(
+        "mesh",
+        draw_mesh(arrays),
+        f"The published mesh of {formula} ({name}). (a) The refined conventional cell. (b) The "
+        f"mesh: the {count(len(arrays['faces']))} triangular faces, on "
+        f"{count(len(arrays['vertex_site']))} vertices, of all Delaunay tetrahedra that touch the "
+        "cell; atoms outside the cell are drawn small. (c) What the network reads of each face.",
+        f"Three drawings: unit cell of {formula}, its tetrahedral mesh, one face with its vectors.",
+    )
+
+
+def draw_mesh(arrays: Mapping[str, NDArray[Any]]) -> Figure:
+    """Cell, mesh and one face, in parallel projection with the nearer things in front.
+
+    Drawn here rather than by mplot3d, which sorts whole collections and so cannot put an atom
+    between two faces.
+    """
+    lattice, numbers = arrays["lattice"], arrays["numbers"].astype(int)
+    site, shift, faces = arrays["vertex_site"], arrays["vertex_shift"], arrays["faces"]
+    place = arrays["frac"][site] + shift
+    inside = ((place > -1e-3) & (place < 1 + 1e-3)).all(axis=1)
+    kinds = numbers[site]
+    camera = _camera(azimuth=-68, elevation=16)
+    points = (place @ lattice - lattice.sum(axis=0) / 2) @ camera  # right, up, towards the reader
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
+    box = ((corners - 0.5) @ lattice) @ camera
+    radius = 0.42 * covalent_radii[kinds]
+
+    figure = Figure(figsize=(WIDTH, 2.5))
+    axes = figure.subplots(1, 3, width_ratios=[0.9, 1.2, 1.0])
+    figure.subplots_adjust(left=0, right=1, bottom=0.02, top=0.93, wspace=0.03)
+    for ax, title in zip(
+        axes, ("(a) conventional cell", "(b) mesh", "(c) features of a face"), strict=True
+    ):
+        ax.set_axis_off()
+        ax.set_aspect("equal", adjustable="datalim")  # keeps the titles on one line
+        ax.set_title(title)
+    _draw_scene(axes[0], points[inside], kinds[inside], radius[inside], box, np.empty((0, 3, 3)))
+    _draw_scene(axes[1], points, kinds, np.where(inside, radius, radius / 2.2), box, points[faces])
+    _draw_face(axes[2], points, kinds, faces)
+    present = dict.fromkeys(sorted(set(kinds.tolist())))
+    figure.legend(
+        handles=[
+            Line2D(
+                [], [], marker="o", linestyle="", markersize=5, markeredgewidth=0.4,
+                markeredgecolor="0.3", markerfacecolor=jmol_colors[z], label=chemical_symbols[z],
+            )
+            for z in present
+        ],
+        loc="lower left",
+        ncols=len(present),
+        handletextpad=0.1,
+    )  # fmt: skip
+    return figure
+
+
+def _camera(azimuth: float, elevation: float) -> Float[NDArray[np.float64], "3 3"]:
+    """Columns: the directions right, up, and towards the reader; angles in degrees."""
+    a, e = np.radians([azimuth, elevation])
+    right = [-np.sin(a), np.cos(a), 0]
+    up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
+    towards = [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]
+    return np.array([right, up, towards]).T
+
+
+def _draw_scene(
+    ax: Axes,
+    points: Float[NDArray[Any], "v 3"],
+    kinds: NDArray[np.int64],
+    radius: Float[NDArray[Any], " v"],
+    box: Float[NDArray[Any], "8 3"],
+    triangles: Float[NDArray[Any], "f 3 3"],
+) -> None:
+    """Atoms, cell edges and translucent faces, painted slab after slab from the back."""
+    pairs = [(i, j) for i in range(8) for j in range(i) if (i ^ j).bit_count() == 1]
+    steps = np.linspace(0, 1, 41)[:, None]
+    edges = np.concatenate(
+        [
+            np.stack([line[:-1], line[1:]], axis=1)
+            for line in (box[i] + steps * (box[j] - box[i]) for i, j in pairs)
+        ]
+    )  # [segments, 2, 3]
+    # A piece of an edge inside an atom would be painted over it where it leaves towards the reader.
+    middle = edges.mean(axis=1)[:, None]
+    edges = edges[(np.linalg.norm(middle - points, axis=2) > radius).all(axis=1)]
+    depth = np.concatenate([points[:, 2], box[:, 2]])
+    slabs = np.linspace(depth.min() - 1e-6, depth.max() + 1e-6, 25)
+
+    def slab(z: NDArray[Any]) -> NDArray[np.int64]:
+        return np.searchsorted(slabs, z)
+
+    face_slab, edge_slab = slab(triangles[..., 2].mean(axis=1)), slab(edges[..., 2].mean(axis=1))
+    atom_slab = slab(points[:, 2])
+    for number in range(len(slabs) + 1):
+        near = number / len(slabs)  # 0 at the back, 1 at the front
+        drawn = triangles[face_slab == number]
+        if len(drawn):
+            ax.add_collection(
+                PolyCollection(
+                    list(drawn[..., :2]),
+                    facecolors=[(*to_rgb("#4C86B8"), 0.045)],
+                    edgecolors=[(*to_rgb("#1F4E79"), 0.10 + 0.22 * near)],
+                    linewidths=0.35,
+                    zorder=number,
+                )
+            )
+        lines = edges[edge_slab == number]
+        if len(lines):
+            ax.add_collection(
+                LineCollection(
+                    list(lines[..., :2]),
+                    colors="0.1",
+                    linewidths=0.9,
+                    capstyle="round",
+                    zorder=number + 0.3,
+                )
+            )
+        _draw_spheres(ax, points, kinds, radius, np.flatnonzero(atom_slab == number), number + 0.6)
+    margin = 1.1 * radius.max()
+    _frame(ax, np.concatenate([points + margin, points - margin, box]))
+
+
+def _frame(ax: Axes, points: Float[NDArray[Any], "n 3"]) -> None:
+    """Let the panel show all these points, whatever its shape."""
+    ax.dataLim.update_from_data_xy(points[:, :2], ignore=True)
+    ax.margins(0)
+    ax.autoscale_view()
+
+
+def _draw_spheres(
+    ax: Axes,
+    points: Float[NDArray[Any], "v 3"],
+    kinds: NDArray[np.int64],
+    radius: Float[NDArray[Any], " v"],
+    chosen: NDArray[np.int64],
+    zorder: float,
+) -> None:
+    """Circles that shrink towards a highlight and grow lighter: they look like spheres."""
+    offsets, widths, colours = [], [], []
+    for i in chosen[np.argsort(points[chosen, 2], kind="stable")]:
+        base = jmol_colors[kinds[i]]
+        for step in np.linspace(0, 1, 9 if radius[i] > 0.3 * radius.max() else 5):
+            dark, light = 0.55 * base, base + 0.75 * (1 - base)
+            colours.append((1 - step) * dark + step * light if step else 0.35 * base)
+            widths.append(2 * radius[i] * (1 - 0.85 * step) if step else 2.08 * radius[i])
+            offsets.append(points[i, :2] + radius[i] * step * np.array([-0.3, 0.32]))
+    if len(chosen):
+        ax.add_collection(
+            EllipseCollection(
+                widths, widths, np.zeros(len(widths)), units="xy", offsets=np.array(offsets),
+                offset_transform=ax.transData, facecolors=colours, edgecolors="none", zorder=zorder,
+            )
+        )  # fmt: skip
+
+
+def _draw_face(
+    ax: Axes,
+    points: Float[NDArray[Any], "v 3"],
+    kinds: NDArray[np.int64],
+    faces: NDArray[Any],
+) -> None:
+    """One face, laid flat and seen from aside, with its centre, normal, edges and corners."""
+    triangles = points[faces]  # [f, 3, 3]
+    sides = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2)
+    # The face with most kinds of atoms, and among those the one nearest to equal sides.
+    variety = np.array([len(set(row)) for row in kinds[faces].tolist()])
+    best = np.lexsort((sides.max(axis=1) / sides.min(axis=1), -variety))[0]
+    corner = triangles[best] - triangles[best].mean(axis=0)
+    first = corner[0] / np.linalg.norm(corner[0])
+    normal = np.cross(corner[1] - corner[0], corner[2] - corner[0])
+    normal /= np.linalg.norm(normal)
+    flat = corner @ np.stack([first, np.cross(normal, first), normal], axis=1)
+    flat = flat / np.linalg.norm(flat, axis=1).max()
+    camera = _camera(azimuth=-60, elevation=42)
+    vertices = flat @ camera
+    tip = np.array([0, 0, 0.95]) @ camera
+    ax.add_collection(
+        PolyCollection(
+            [vertices[:, :2]],
+            facecolors=[(*to_rgb("#4C86B8"), 0.25)],
+            edgecolors="#1F4E79",
+            linewidths=1.2,
+        )
+    )
+    for vertex in vertices:
+        short = vertex * (1 - 0.24 / np.linalg.norm(vertex[:2]))
+        _arrow(ax, short, "#D55E00")
+    _arrow(ax, tip, "#009E73")
+    size = np.full(3, 0.15)
+    _draw_spheres(ax, vertices, kinds[faces[best]], size, np.arange(3), 5)
+    ax.plot([0], [0], "o", color="black", markersize=3.5, zorder=6)
+    ax.legend(
+        handles=[
+            Line2D([], [], linestyle="", marker="o", color="black", markersize=3.5, label="centre"),
+            Line2D([], [], color="#009E73", label="unit normal, or"),
+            Line2D([], [], color="#1F4E79", label="lengths of the edges"),
+            Line2D([], [], color="#D55E00", label="vectors to the corners"),
+            Line2D(
+                [], [], linestyle="", marker="o", color="0.6", markersize=6,
+                label="features of the atoms",
+            ),
+        ],
+        loc="lower center",
+        handlelength=1.2,
+        labelspacing=0.25,
+    )  # fmt: skip
+    below = np.array([0, vertices[:, 1].min() - 1.05, 0])  # room for the legend
+    _frame(ax, np.concatenate([vertices + 0.18, vertices - 0.18, [tip + 0.1, below]]))
+
+
+def _arrow(ax: Axes, end: NDArray[Any], colour: str) -> None:
+    ax.annotate(
+        "",
+        (end[0], end[1]),
+        (0, 0),
+        arrowprops={
+            "arrowstyle": "-|>", "color": colour, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0,
+            "mutation_scale": 7,
+        },
+        zorder=4,
+    )  # fmt: skip
+
+
+# The results --------------------------------------------------------------------------------------
+
+
+def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
+    """Predicted against true value, for the largest experiment of each task and model."""
+    chosen: dict[tuple[str, str], Result] = {}
+    for result in found:  # largest first
+        if result.task.kind == "regression":
+            chosen.setdefault((result.experiment.task, result.experiment.model), result)
+    if not chosen:
+        return None
+    figure, axes = _grid(len(chosen), 1.95)
+    for ax, result in zip(axes, chosen.values(), strict=True):
+        colour = _colour(project, result.experiment.model)
+        low, high = _limits(np.concatenate([result.target, result.prediction]))
+        if len(result.test) > MANY:
+            shades = LinearSegmentedColormap.from_list("", [_mix(colour, 0.8), _mix(colour, -0.5)])
+            ax.hexbin(
+                result.target, result.prediction, gridsize=45, extent=(low, high, low, high),
+                mincnt=1, norm=LogNorm(), cmap=shades, linewidths=0.15,
+            )  # fmt: skip
+        else:
+            ax.plot(
+                result.target, result.prediction, "o", color=colour, alpha=0.45, markersize=2.4,
+                markeredgewidth=0,
+            )  # fmt: skip
+        ax.plot([low, high], [low, high], color="0.25", linewidth=0.6, zorder=3)
+        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        task = result.task
+        ax.set_title(task.title)
+        ax.set_xlabel(f"true / {unit(task)}")
+        ax.set_ylabel("predicted")
+        ax.text(
+            0.04, 0.97,
+            f"MAE {shown(result.value, task)}\n{count(len(result.train))} train\n"
+            f"{count(len(result.test))} test",
+            transform=ax.transAxes, va="top", fontsize=6,
+        )  # fmt: skip
+    _model_legend(figure, project, list(chosen.values()))
+    return Drawing(
+        "parity",
+        figure,
+        "Predicted against true values of the test crystals, for the largest experiment of each "
+        "task and network. The line is equality. Where test crystals are many, a darker hexagon "
+        "holds more of them (logarithmic scale).",
+        "Scatter plots of predicted against true values, one a task and network.",
+    )
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The range of the middle 99.8 % of values, a little widened: one outlier is no axis."""
+    low, high = np.percentile(values, [0.1, 99.9])
+    margin = 0.04 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)
+
+
+def _mix(colour: str, share: float) -> tuple[float, float, float]:
+    """A colour mixed with white (share > 0) or with black (share < 0)."""
+    other = 1.0 if share > 0 else 0.0
+    r, g, b = (abs(share) * other + (1 - abs(share)) * part for part in to_rgb(colour))
+    return r, g, b
+
+
+def _by_task(found: Sequence[Result]) -> Iterator[list[Result]]:
+    """The results of each task in turn."""
+    for task in dict.fromkeys(r.experiment.task for r in found):
+        yield [r for r in found if r.experiment.task == task]
+
+
+def learning_curves(project: Project, report: str, found: Sequence[Result]) -> Drawing:
+    """Validation metric by epoch, and test metric by the number of training crystals."""
+    groups = list(_by_task(found))
+    sizes = any(len({len(r.train) for r in group}) > 1 for group in groups)
+    figure, axes = _grid(len(groups) * (2 if sizes else 1), 1.9, columns=max(len(groups), 1))
+    for ax, group in zip(axes, groups, strict=False):
+        task, highest = group[0].task, []
+        order = sorted({len(r.train) for r in group}, reverse=True)
+        for result in group:
+            epochs, values = _history(project, report, result.name)
+            highest.append(np.percentile(values, 97))
+            ax.plot(
+                epochs, values,
+                color=_colour(project, result.experiment.model),
+                linestyle=DASHES[min(order.index(len(result.train)), len(DASHES) - 1)],
+                label=count(len(result.train)),
+            )  # fmt: skip
+        ax.set_title(task.title)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(f"validation {metric(task)} / {unit(task)}")
+        if task.kind == "regression":
+            _log_axis(ax.yaxis, ax.set_yscale)
+            ax.set_ylim(top=max(highest) * 1.15)
+        lines = [
+            Line2D([], [], color="0.3", linestyle=DASHES[min(i, len(DASHES) - 1)], label=count(n))
+            for i, n in enumerate(order)
+        ]
+        ax.legend(handles=lines, title="train crystals", title_fontsize=6, handlelength=2.2)
+    for ax, group in zip(axes[len(groups) :], groups, strict=False):
+        task = group[0].task
+        for model in dict.fromkeys(r.experiment.model for r in group):
+            own = sorted((r for r in group if r.experiment.model == model), key=_train_size)
+            bounds = np.array([results.interval(r.losses) for r in own]).T
+            values = np.array([r.value for r in own])
+            ax.errorbar(
+                [len(r.train) for r in own], values, yerr=np.abs(bounds - values), fmt="o-",
+                color=_colour(project, model), markersize=3, capsize=1.5, elinewidth=0.8,
+            )  # fmt: skip
+        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 3))
+        if task.kind == "regression":
+            _log_axis(ax.yaxis, ax.set_yscale)
+        ax.margins(0.15)
+        ax.set_xlabel("training crystals")
+        ax.set_ylabel(f"test {metric(task)} / {unit(task)}")
+    _model_legend(figure, project, found)
+    above = "the metric on the validation crystals by epoch"
+    below = (
+        f"Above: {above}; the style of the line tells the number of training crystals. Below: the "
+        f"test metric against that number, with {results.LEVEL}% bootstrap intervals."
+    )
+    return Drawing(
+        "learning_curves",
+        figure,
+        f"Learning curves. {below}" if sizes else f"Learning curves: {above}.",
+        "Line plots of the validation metric by epoch, one panel a task.",
+    )
+
+
+def _history(
+    project: Project, report: str, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Epochs and validation metrics of an experiment."""
+    path = project.history(report, name)
+    rows = files.read_csv(path)
+    try:
+        epochs = np.array([int(row["epoch"]) for row in rows])
+        values = np.array([float(row["val_metric"]) for row in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+    if not len(rows):
+        raise CrystalmeshError(f"{path}: empty; delete it and run again")
+    return epochs, values
+
+
+def _train_size(result: Result) -> int:
+    return len(result.train)
+
+
+def _log_axis(axis: Any, set_scale: Any, ticks: Sequence[float] = (1, 2, 5)) -> None:
+    """A logarithmic axis with plain numbers at these places of each decade."""
+    set_scale("log")
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=ticks, numticks=12))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _model_legend(
+    figure: Figure, project: Project, found: Sequence[Result], extra: Sequence[Line2D] = ()
+) -> None:
+    used = {r.experiment.model for r in found}
+    handles = [
+        Line2D([], [], color=_colour(project, name), marker="o", markersize=3, label=model.title)
+        for name, model in project.params.models.items()
+        if name in used
+    ] + list(extra)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
+def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) -> Drawing:
+    """The metric against how often the test crystal's space group occurs in training."""
+    groups = list(_by_task(found))
+    figure, axes = _grid(len(groups), 2.2)
+    edges = np.array(BINS)
+    drawn = []
+    for ax, group in zip(axes, groups, strict=True):
+        task = group[0].task
+        chosen = _compared(group)
+        last = 0
+        for place, (result, dashed) in enumerate(chosen):
+            seen = results.frequency(result, crystals)
+            known = seen[:, 0] > 0
+            which = np.searchsorted(edges, seen[known, 1], side="right") - 1
+            losses = result.losses[known]
+            bins = [b for b in range(len(edges) - 1) if (which == b).any()]
+            means = np.array([losses[which == b].mean() for b in bins])
+            bounds = np.array([results.interval(losses[which == b]) for b in bins]).T
+            ax.errorbar(
+                np.array(bins) + 0.12 * (place - (len(chosen) - 1) / 2), means,
+                yerr=np.abs(bounds - means), fmt="o--" if dashed else "o-", markersize=2.8,
+                color=_colour(project, result.experiment.model), capsize=1.2, elinewidth=0.7,
+                markerfacecolor="white" if dashed else None,
+            )  # fmt: skip
+            last = max(last, *bins)
+        ax.set_xticks(
+            range(last + 1), [_bin_name(b) for b in range(last + 1)],
+            rotation=50, ha="right", rotation_mode="anchor",
+        )  # fmt: skip
+        ax.set_title(task.title)
+        ax.set_ylabel(f"test {metric(task)} / {unit(task)}")
+        ax.set_ylim(bottom=0)
+        drawn += chosen
+    figure.supxlabel("training crystals of the test crystal's space group", fontsize=7)
+    same = [
+        Line2D([], [], color=_colour(project, "cgcnn"), linestyle="--", marker="o", markersize=3,
+               markerfacecolor="white", label="CGCNN on the mesh network's crystals")
+    ]  # fmt: skip
+    extra = same if any(dashed for _, dashed in drawn) else []
+    _model_legend(figure, project, [result for result, _ in drawn], extra)
+    return Drawing(
+        "space_groups",
+        figure,
+        "Test metric against the number of training crystals that share the test crystal's space "
+        "group: the largest experiment of each network, with "
+        f"{results.LEVEL}% bootstrap intervals over the test crystals.",
+        "Test metric by the frequency of the space group among the training crystals.",
+    )
+
+
+def _compared(group: Sequence[Result]) -> list[tuple[Result, bool]]:
+    """Of one task, each model's largest experiment (False), and CGCNN on the mesh's crystals."""
+    chosen: dict[str, Result] = {}
+    for result in group:  # largest first
+        chosen.setdefault(result.experiment.model, result)
+    mesh = results.largest(group, group[0].experiment.task, mesh=True)
+    same = results.equal_cgcnn(group, mesh) if mesh else None
+    pairs = [(result, False) for result in chosen.values()]
+    return pairs if same is None or same in chosen.values() else [*pairs, (same, True)]
+
+
+def _bin_name(number: int) -> str:
+    low, high = BINS[number], BINS[number + 1] - 1
+    if number == len(BINS) - 2:
+        return f"{count(low)}+"
+    return count(low) if low == high else f"{count(low)}–{count(high)}"

@@ -1,0 +1,564 @@
+"""The tables of a report and every number of its prose, from metrics, predictions and counts.
+
+Each table is written twice: NAME.csv with full precision for people's own analyses, and NAME.json
+with the cells as the document prints them. `numbers.json` is one flat dictionary for the prose.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crystalmesh import files
+from crystalmesh.config import Experiment, Project, Task, lookup
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.report import results
+from crystalmesh.report.results import Result
+
+# What a reader needs to know of the software; all of it stands in env/requirements.lock.
+PACKAGES = (
+    "ase", "dvc", "lightning", "matplotlib", "numpy", "pymatgen", "safetensors", "scipy",
+    "snakemake", "spglib", "torch", "typst",
+)  # fmt: skip
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printed column: a heading, perhaps under a common heading, with the unit below."""
+
+    title: str
+    group: str = ""
+    left: bool = False
+
+
+@dataclass
+class Table:
+    """A table for programs (`keys`, `rows`) and the same for people (`columns`, `cells`)."""
+
+    name: str
+    keys: Sequence[str]
+    columns: Sequence[Column]
+    rows: list[Sequence[Any]] = field(default_factory=list)
+    cells: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, row: Sequence[Any], cells: Sequence[str] | None) -> None:
+        """Append a row; without cells it stands in the CSV only."""
+        self.rows.append(row)
+        if cells is not None:
+            self.cells.append(cells)
+
+    def merge(self) -> None:
+        """Leave the first cell empty where it repeats the one above: the rows are one group."""
+        first = [cells[0] for cells in self.cells]
+        for place in range(1, len(first)):
+            if first[place] == first[place - 1]:
+                self.cells[place] = ["", *self.cells[place][1:]]
+
+    def write(self, folder: Path) -> None:
+        """Write NAME.csv and, where there is something to print, NAME.json."""
+        files.write_csv(folder / f"{self.name}.csv", self.keys, self.rows)
+        if self.columns:
+            columns = [{"title": c.title, "left": c.left} for c in self.columns]
+            content = {"columns": columns, "groups": self._groups(), "rows": self.cells}
+            files.write_json(folder / f"{self.name}.json", content)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Runs of columns under one common heading: its text, first and last + 1 column."""
+        groups: list[dict[str, Any]] = []
+        for place, column in enumerate(self.columns):
+            if groups and column.group and groups[-1]["title"] == column.group:
+                groups[-1]["end"] = place + 1
+            else:
+                groups.append({"title": column.group, "start": place, "end": place + 1})
+        return groups if any(group["title"] for group in groups) else []
+
+
+def build(project: Project, report: str) -> None:
+    """Write results/<report>/tables/ from metrics, predictions, splits, crystals and paper/."""
+    settings = lookup(project.params.reports, report, "report")
+    crystals = Crystals.load(project.crystals(settings.dataset))
+    found = results.load(project, report)
+    metrics = {r.name: files.read_json(project.metrics(report, r.name)) for r in found}
+    published = read_published(project.root / "paper" / "published.yaml")
+    numbers: dict[str, Any] = {}
+    tables = [
+        entries_table(project, settings.dataset, crystals, numbers),
+        labels_table(project, settings.dataset, crystals, found),
+        main_table(found, published, numbers),
+        experiments_table(project, found, metrics, crystals),
+        equal_table(project, found, numbers),
+        matbench_table(project, report, found, published, numbers),
+        space_groups_table(found, crystals),
+        settings_table(project, report, found),
+        checksums_table(project, report),
+        software_table(project.root / "env" / "requirements.lock"),
+    ]
+    numbers |= prose_numbers(project, report, found)
+    with files.writing_folder(project.results(report) / "tables") as folder:
+        for table in tables:
+            table.write(folder)
+        files.write_json(folder / "numbers.json", numbers)
+        files.write_json(folder / "published.json", published)
+
+
+def read_published(path: Path) -> dict[str, Any]:
+    """The values of the literature; raises CrystalmeshError where the file is missing or broken."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {key: tree[key] for key in ("study", "dft", "algorithms")}
+    except FileNotFoundError as error:
+        raise CrystalmeshError(f"{path}: missing; restore it from the repository") from error
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise CrystalmeshError(f"{path}: not the published values ({text}); restore it") from error
+
+
+def count(number: int) -> str:
+    """A count with commas at the thousands."""
+    return f"{number:,}"
+
+
+def shown(value: float | None, task: Task, digits: int = 3) -> str:
+    """A metric as printed: accuracy with one decimal, an error with `digits`."""
+    if value is None:
+        return NONE
+    text = f"{value:.1f}" if task.kind == "classification" else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def unit(task: Task) -> str:
+    """The metric's unit as printed."""
+    return "%" if task.kind == "classification" else task.unit.replace("log10", "log₁₀")
+
+
+def metric(task: Task) -> str:
+    """The metric's name as printed."""
+    return "accuracy" if task.kind == "classification" else "MAE"
+
+
+def heading(task: Task) -> str:
+    """The task with its metric and unit, as a row of a table names it."""
+    return f"{task.title} ({metric(task)}, {unit(task)})"
+
+
+def size(experiment: Experiment) -> str:
+    """The declared size as printed."""
+    return count(experiment.size) if isinstance(experiment.size, int) else experiment.size
+
+
+def span(low: float, high: float, task: Task, digits: int = 3) -> str:
+    """An interval as printed."""
+    return f"{shown(low, task, digits)} to {shown(high, task, digits)}"
+
+
+def entries_table(
+    project: Project, dataset: str, crystals: Crystals, numbers: dict[str, Any]
+) -> Table:
+    """How many entries were read, accepted, and rejected for which reason."""
+    folder = project.crystals(dataset)
+    entries = int(files.read_json(folder / "index.json")["entries"])
+    rejected = files.read_csv(folder / "rejected.csv")
+    reasons = Counter(row["reason"] for row in rejected if row["scope"] == "crystal")
+    table = Table("entries", ("what", "entries"), (Column("", left=True), Column("entries")))
+    table.add(("read", entries), ("read", count(entries)))
+    for reason, n in sorted(reasons.items()):
+        table.add((f"rejected: {reason}", n), (f"rejected: {reason}", count(n)))
+    table.add(("accepted", len(crystals)), ("accepted", count(len(crystals))))
+    numbers |= {
+        "entries": count(entries),
+        "accepted": count(len(crystals)),
+        "rejected": count(entries - len(crystals)),
+    }
+    return table
+
+
+def labels_table(
+    project: Project, dataset: str, crystals: Crystals, found: Sequence[Result]
+) -> Table:
+    """For each task: crystals with the label, labels rejected and missing, the parts."""
+    params = project.params
+    used = {r.experiment.split for r in found}
+    parts = [s for s in params.splits.values() if s.dataset == dataset and s.split in used]
+    rejected = Counter(
+        row["scope"] for row in files.read_csv(project.crystals(dataset) / "rejected.csv")
+    )
+    table = Table(
+        "labels",
+        ("task", "split", "labelled", "rejected", "missing", "train", "val", "test"),
+        (
+            Column("task", left=True),
+            Column("split", left=True),
+            Column("with label", "crystals"),
+            Column("label rejected", "crystals"),
+            Column("no label", "crystals"),
+            Column("train", "of the split"),
+            Column("validation", "of the split"),
+            Column("test", "of the split"),
+        ),
+    )
+    for split in parts:
+        members = files.read_json(project.split(dataset, split.split))
+        for name, task in params.tasks.items():
+            labelled = len(results.targets(task, crystals))
+            bad = rejected[name]
+            fold = members.get(name, {}).get("0", {"train": [], "val": [], "test": []})
+            sizes = [len(fold[part]) for part in ("train", "val", "test")]
+            missing = len(crystals) - labelled - bad
+            row = [labelled, bad, missing, *sizes]
+            table.add([name, split.title, *row], [task.title, split.title, *map(count, row)])
+    return table
+
+
+def main_table(
+    found: Sequence[Result], published: Mapping[str, Any], numbers: dict[str, Any]
+) -> Table:
+    """The study's two result tables as one: its published values and ours, side by side."""
+    table = Table(
+        "main",
+        (
+            "task", "metric", "unit", "published_train", "published_mesh", "published_cgcnn",
+            "dft_low", "dft_high", "mesh_model", "mesh_train", "mesh", "cgcnn_same",
+            "cgcnn_train", "cgcnn",
+        ),
+        (
+            Column("task and metric", left=True),
+            Column("train", "published"),
+            Column("mesh", "published"),
+            Column("CGCNN", "published"),
+            Column("DFT error", "published"),
+            Column("train", "ours, equal size"),
+            Column("mesh", "ours, equal size"),
+            Column("CGCNN", "ours, equal size"),
+            Column("train", "ours, largest"),
+            Column("CGCNN", "ours, largest"),
+        ),
+    )  # fmt: skip
+    for name, task in _tasks(found).items():
+        theirs = published["study"]["tasks"].get(name, {})
+        dft = published["dft"].get(name, {})
+        mesh, cgcnn = (results.largest(found, name, mesh=kind) for kind in (True, False))
+        same = results.equal_cgcnn(found, mesh) if mesh else None
+        values = [r.value if r else None for r in (mesh, same, cgcnn)]
+        sizes = [len(r.train) if r else None for r in (mesh, cgcnn)]
+        row = [
+            name, metric(task), unit(task), theirs.get("n_train"), theirs.get("mesh"),
+            theirs.get("cgcnn"), dft.get("low"), dft.get("high"),
+            mesh.experiment.model if mesh else None,
+            sizes[0], values[0], values[1], sizes[1], values[2],
+        ]  # fmt: skip
+        error = NONE
+        if dft:
+            ends = dict.fromkeys(shown(dft[end], task) for end in ("low", "high"))
+            error = "–".join(ends)
+        cells = [
+            heading(task),
+            _count(theirs.get("n_train")),
+            shown(theirs.get("mesh"), task),
+            shown(theirs.get("cgcnn"), task),
+            error,
+            _count(sizes[0]),
+            shown(values[0], task),
+            shown(values[1], task),
+            _count(sizes[1]),
+            shown(values[2], task),
+        ]
+        table.add(row, cells)
+        numbers |= {
+            f"{name}.title": task.title,
+            f"{name}.metric": metric(task),
+            f"{name}.unit": unit(task),
+            f"{name}.published.mesh": cells[2],
+            f"{name}.published.cgcnn": cells[3],
+            f"{name}.published.train": cells[1],
+        }
+        if cgcnn:
+            numbers |= {
+                f"{name}.cgcnn": cells[9],
+                f"{name}.cgcnn.interval": span(*results.interval(cgcnn.losses), task),
+                f"{name}.cgcnn.train": cells[8],
+                f"{name}.cgcnn.test": count(len(cgcnn.test)),
+            }
+        if mesh:
+            numbers |= {f"{name}.mesh": cells[6], f"{name}.mesh.train": cells[5]}
+        if same:
+            numbers[f"{name}.mesh.cgcnn"] = cells[7]
+    numbers["tasks"] = list(_tasks(found))
+    numbers["study.dataset"] = published["study"]["dataset"]
+    numbers["study.split"] = published["study"]["split"]
+    return table
+
+
+def experiments_table(
+    project: Project,
+    found: Sequence[Result],
+    metrics: Mapping[str, Mapping[str, Any]],
+    crystals: Crystals,
+) -> Table:
+    """Every experiment with its sizes, its metric, the bootstrap interval and a constant guess."""
+    table = Table(
+        "experiments",
+        (
+            "experiment", "task", "model", "representation", "split", "fold", "seed", "size",
+            "n_train", "n_val", "n_test", "metric", "value", "low", "high", "constant", "unit",
+            "parameters", "epochs",
+        ),
+        (
+            Column("task and metric", left=True),
+            Column("model", left=True),
+            Column("representation", left=True),
+            Column("train", "crystals"),
+            Column("val.", "crystals"),
+            Column("test", "crystals"),
+            Column("metric"),
+            Column("interval"),
+            Column("constant"),
+            Column("parameters"),
+            Column("epochs"),
+        ),
+    )  # fmt: skip
+    for result in found:
+        e, task, own = result.experiment, result.task, metrics[result.name]
+        guess = results.constant(result, results.targets(task, crystals))
+        low, high = results.interval(result.losses)
+        sizes = [own["n_train"], own["n_val"], own["n_test"]]
+        table.add(
+            [
+                result.name, e.task, e.model, e.representation, own["split"], own["fold"],
+                own["seed"], e.size, *sizes, own["metric"], own["value"], low, high, guess,
+                unit(task), own["parameters"], own["epochs"],
+            ],
+            [
+                heading(task), project.params.models[e.model].title, e.representation,
+                *map(count, sizes), shown(own["value"], task, 4), span(low, high, task, 4),
+                shown(guess, task, 4), count(own["parameters"]), count(own["epochs"]),
+            ],
+        )  # fmt: skip
+    table.merge()
+    return table
+
+
+def equal_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+    """Each mesh network beside CGCNN on exactly its training and test crystals."""
+    table = Table(
+        "equal",
+        (
+            "task", "model", "n_train", "n_test", "mesh", "cgcnn", "difference", "low", "high",
+            "unit",
+        ),
+        (
+            Column("task and metric", left=True),
+            Column("mesh network", left=True),
+            Column("train", "crystals"),
+            Column("test", "crystals"),
+            Column("mesh", "test metric"),
+            Column("CGCNN", "test metric"),
+            Column("difference", "mesh – CGCNN"),
+            Column("interval", "mesh – CGCNN"),
+        ),
+    )  # fmt: skip
+    verdicts: Counter[str] = Counter(mesh=0, cgcnn=0, open=0)
+    for mesh in (r for r in found if r.mesh):
+        cgcnn = results.equal_cgcnn(found, mesh)
+        if cgcnn is None:
+            continue
+        task = mesh.task
+        # Paired: both networks are tested on the same crystals, so resample their differences.
+        difference = results.paired(mesh, cgcnn)
+        low, high = results.interval(difference)
+        better = "mesh" if (high < 0) == (task.kind == "regression") else "cgcnn"
+        verdicts["open" if low <= 0 <= high else better] += 1
+        sizes = [len(mesh.train), len(mesh.test)]
+        values = [mesh.value, cgcnn.value, float(difference.mean())]
+        table.add(
+            [mesh.experiment.task, mesh.experiment.model, *sizes, *values, low, high, unit(task)],
+            [
+                heading(task), project.params.models[mesh.experiment.model].title,
+                *map(count, sizes), *(shown(v, task, 4) for v in values), span(low, high, task, 4),
+            ],
+        )  # fmt: skip
+    numbers |= {f"equal.{key}": count(n) for key, n in verdicts.items()}
+    numbers |= {"equal.all": count(verdicts.total()), "equal": bool(verdicts.total())}
+    table.merge()
+    return table
+
+
+def matbench_table(
+    project: Project,
+    report: str,
+    found: Sequence[Result],
+    published: Mapping[str, Any],
+    numbers: dict[str, Any],
+) -> Table:
+    """Matbench's published algorithms on all entries held and on our test crystals; ours below.
+
+    The document shows the tasks that this report has an experiment on; the CSV has all.
+    """
+    blocks = {}
+    for name in results.benchmarks(project, report):
+        block = files.read_json(project.metrics(report, name))
+        blocks[block["task"]] = block["algorithms"]
+    tasks = _tasks(found)
+    printed = [name for name in tasks if name in blocks]
+    columns = [Column("algorithm", left=True)]
+    for name in printed:
+        group = f"{tasks[name].title} / {unit(tasks[name])}"
+        columns += [Column("all held", group), Column("our test", group)]
+    keys = ("task", "algorithm", "n_all", "mae_all", "n_test", "mae_test")
+    table = Table("matbench", keys, columns)
+    for name, block in blocks.items():
+        for algorithm, own in block.items():
+            table.add([name, algorithm, *(own[key] for key in keys[2:])], None)
+    algorithms = {algorithm for name in printed for algorithm in blocks[name]}
+
+    def first_error(algorithm: str) -> tuple[float, str]:
+        known = [blocks[n][algorithm]["mae_all"] for n in printed if algorithm in blocks[n]]
+        return (known[0] if known and known[0] is not None else float("inf"), algorithm)
+
+    for algorithm in sorted(algorithms, key=first_error):
+        cells = [str(published["algorithms"].get(algorithm, algorithm))]
+        for name in printed:
+            own = blocks[name].get(algorithm, {})
+            cells += [shown(own.get(key), tasks[name], 4) for key in ("mae_all", "mae_test")]
+        table.cells.append(cells)
+    counts, ours = ["crystals"], ["CGCNN (this work)"]
+    for name in printed:
+        block = next(iter(blocks[name].values()))
+        counts += [count(block["n_all"]), count(block["n_test"])]
+        best = results.largest(found, name, mesh=False)
+        other = best and len(best.test) != block["n_test"]
+        note = f" (on {count(len(best.test))})" if best and other else ""
+        ours += ["", shown(best.value if best else None, tasks[name], 4) + note]
+        if best:
+            table.add([name, "this work: cgcnn", None, None, len(best.test), best.value], None)
+    if printed:
+        table.cells = [counts, *table.cells, ours]
+    numbers["matbench"] = bool(printed)
+    return table
+
+
+def space_groups_table(found: Sequence[Result], crystals: Crystals) -> Table:
+    """The metric of each experiment by space group, with the group's training crystals."""
+    table = Table("space_groups", ("experiment", "space_group", "n_train", "n_test", "value"), ())
+    for result in found:
+        groups = results.frequency(result, crystals)
+        losses = result.losses
+        for group in sorted(set(groups[:, 0].tolist())):
+            inside = groups[:, 0] == group
+            train, n = int(groups[inside][0, 1]), int(inside.sum())
+            table.add((result.name, group, train, n, float(losses[inside].mean())), None)
+    return table
+
+
+def settings_table(project: Project, report: str, found: Sequence[Result]) -> Table:
+    """The settings that decide this report's results, as params.yaml gives them."""
+    params, tree = project.params, project.tree
+    columns = (Column("block of params.yaml", left=True), Column("setting", left=True))
+    table = Table("settings", ("block", "setting"), columns)
+
+    def add(block: str, value: Any) -> None:
+        table.add((block, _flat(value)), (block, _flat(value)))
+
+    add(f"reports.{report}", {"numerics": params.reports[report].numerics})
+    add("validation", tree["validation"])
+    used = {(r.experiment.dataset, r.experiment.split) for r in found}
+    for name, split in tree["splits"].items():
+        if (split["dataset"], split["split"]) in used:
+            add(f"splits.{name}", {key: split[key] for key in ("ratio", "seed")})
+    for name in sorted({r.experiment.representation for r in found}):
+        add(f"representations.{name}", params.representation(name))
+    for name in (m for m in params.models if any(r.experiment.model == m for r in found)):
+        add(f"models.{name}.network", tree["models"][name]["network"])
+        add(f"models.{name}.training", tree["models"][name]["training"])
+    for result in found:
+        if result.experiment.training:
+            add(f"experiments.{report}.{result.name}.training", result.experiment.training)
+    add("seeds of the experiments", sorted({r.experiment.seed for r in found}))
+    return table
+
+
+def checksums_table(project: Project, report: str) -> Table:
+    """Source and SHA-256 of each raw file that the report starts from."""
+    params = project.params
+    columns = [Column(title, left=True) for title in ("name", "source", "SHA-256")]
+    table = Table("checksums", ("name", "source", "sha256"), columns)
+    name = params.reports[report].dataset
+    rows = [(name, params.datasets[name].source, params.datasets[name].sha256)]
+    for key in results.benchmarks(project, report):
+        rows.append((key, params.benchmarks[key].source, params.benchmarks[key].sha256))
+    for row in rows:
+        table.add(row, [row[0], row[1], row[2] or "made by the pipeline; see the ledger"])
+    return table
+
+
+def software_table(lock: Path) -> Table:
+    """The locked versions of the packages that the results may depend on."""
+    columns = (Column("package", left=True), Column("version", left=True))
+    table = Table("software", ("package", "version"), columns)
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CrystalmeshError(f"{lock}: missing; restore it from the repository") from error
+    versions = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", text, flags=re.MULTILINE))
+    for name in PACKAGES:
+        if name in versions:
+            table.add((name, versions[name]), (name, versions[name]))
+    return table
+
+
+def prose_numbers(project: Project, report: str, found: Sequence[Result]) -> dict[str, Any]:
+    """What the prose says beside the tables' numbers: names, settings, the bootstrap."""
+    params = project.params
+    settings = params.reports[report]
+    dataset = params.datasets[settings.dataset]
+    models = {r.experiment.model for r in found}
+    titles = [model.title for name, model in params.models.items() if name in models]
+    mesh = sorted({r.experiment.representation for r in found if r.mesh})
+    numbers: dict[str, Any] = {
+        "title": settings.title,
+        "report": report,
+        "numerics": settings.numerics,
+        "dataset": dataset.title,
+        "dataset.source": dataset.source,
+        "experiments": count(len(found)),
+        "models": titles,
+        "mesh": mesh,
+        "splits": sorted(
+            {
+                s.title
+                for r in found
+                for s in params.splits.values()
+                if (s.dataset, s.split) == (r.experiment.dataset, r.experiment.split)
+            }
+        ),
+        "bootstrap.level": f"{results.LEVEL}%",
+        "bootstrap.resamples": count(results.RESAMPLES),
+    }
+    for name in {r.experiment.representation for r in found}:
+        for key, value in params.representation(name).items():
+            numbers[f"{name}.{key}"] = f"{value:g}" if isinstance(value, float) else str(value)
+    return numbers
+
+
+def _tasks(found: Sequence[Result]) -> dict[str, Task]:
+    return {r.experiment.task: r.task for r in found}
+
+
+def _count(number: int | None) -> str:
+    return NONE if number is None else count(number)
+
+
+def _flat(value: Any) -> str:
+    """Settings in words: `a 1, b 2`; lists in square brackets."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_flat(v)}" for key, v in value.items())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flat, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
