@@ -11,7 +11,7 @@ demo paper: $(READY)
 	$(BIN)/snakemake --cores $(CORES) $@
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -218,6 +218,7 @@ rule predict:
 rule evaluate:
     input:
         "results/{group}/predictions/{experiment}.csv",
+        "results/{group}/checkpoints/{experiment}.safetensors",  # says what was trained
         settings("experiments.{group}.{experiment}", "tasks.{task}"),
     output:
         "results/{group}/metrics/{experiment}.json",

@@ -151,7 +151,7 @@ def load(
         dataset=dataset,
         task="log_k",
         split="60-20-20",
-        size=project.params.features[f"{dataset}-mesh_published"].sizes["log_k"],  # type: ignore[index]
+        size=1000,
         representation=representation,
         model="cgcnn",
     )

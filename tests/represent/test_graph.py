@@ -24,7 +24,7 @@ def random_crystal(seed: int, atoms: int, edge: float = 4.0) -> Crystal:
 def test_distances_are_those_of_pymatgens_nearest_neighbours(seed: int, atoms: int) -> None:
     one = random_crystal(seed, atoms)
     distance = GRAPH.collate([GRAPH.build(one)])["distance"].numpy()
-    structure = Structure(Lattice(one.lattice), one.numbers, one.frac)
+    structure = Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)
     for row, neighbours in zip(distance, structure.get_all_neighbors(8.0), strict=True):
         expected = sorted(n.nn_distance for n in neighbours)[:12]
         np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-4)

@@ -60,13 +60,13 @@ def test_it_is_not_a_function_of_the_crystal() -> None:
 
 def original(one: Crystal) -> int:
     """Number of faces by the original code's own steps, in pymatgen."""
-    structure = Structure(Lattice(one.lattice), one.numbers, one.frac)
+    structure = Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)
     refined = SpacegroupAnalyzer(structure, symprec=0.01).get_refined_structure()
     points = (refined * (5, 5, 5)).cart_coords
     cell = refined.lattice
     frac = cell.get_fractional_coords(points)
     slack = 0.05 / np.array(cell.abc)
-    inside = ((frac >= 2 - slack) & (frac <= 3 + slack)).all(axis=1)
+    inside: NDArray[np.bool_] = np.all((frac >= 2 - slack) & (frac <= 3 + slack), axis=1)
     simplices = Delaunay(points).simplices
     kept = np.sort(simplices[inside[simplices].any(axis=1)], axis=1)
     triples = kept[:, [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]].reshape(-1, 3)
@@ -85,7 +85,8 @@ def test_it_is_the_original_procedure(seed: int, atoms: int) -> None:
 
 def positions(mesh: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     place: NDArray[np.float64] = mesh["frac"][mesh["vertex_site"]] + mesh["vertex_shift"]
-    return place @ mesh["lattice"]
+    cartesian: NDArray[np.float64] = place @ mesh["lattice"]
+    return cartesian
 
 
 def test_vertices_are_all_used_and_faces_are_distinct() -> None:

@@ -1,16 +1,21 @@
-"""End to end on tests/workflow/params.yaml: every stage, both engines, and what each repeats."""
+"""End to end on tests/workflow/params.yaml: every stage, both engines, and what each repeats.
 
+One file, so that `pytest --dist loadfile` gives the project that takes a minute to one worker.
+"""
+
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.workflow.conftest import Made, mini, ran, run
-
-# All in one worker: they share a project that takes a minute to make.
-pytestmark = pytest.mark.xdist_group("mini")
+from tests.workflow.conftest import BIN, Made, mini, ran, run
 
 EXPERIMENT = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
@@ -72,3 +77,129 @@ def test_the_other_engine_makes_the_same_bits_from_nothing(made: Made, tmp_path:
     idle(root)
     assert (root / LEDGER).read_bytes() == made.ledger
     assert EXPERIMENT in run(root, "dvc", "metrics", "show").stdout
+
+
+# Ctrl-C in every stage: 130, one line, nothing half-written, and the next run continues.
+LINE = "interrupted; run again to continue\n"
+STAGES = {
+    "fetch emt": "data/raw",
+    "crystals emt": "data/crystals",
+    "split emt-60-20-20": "data/splits/emt",
+    "represent emt-graph_cgcnn": "data/features/emt",
+    "train demo log_k-cgcnn-15": "results/demo/history",
+    "predict demo log_k-cgcnn-15": "results/demo/predictions",
+    "evaluate demo log_k-cgcnn-15": "results/demo/metrics",
+    "tables demo": "results/demo",
+    "figures demo": "results/demo",
+    "metrics demo": "results/demo",
+    "paper demo": "results/demo",
+    "ledger demo": "results/demo",
+}
+# Ctrl-C in the worst moment: an output has been written, but is not in its place yet.
+INTERRUPTED = """
+import os, signal, sys, time
+
+def interrupt(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+os.fsync = interrupt
+from crystalmesh import cli
+cli.main()
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_while_it_writes(made: Made, stage: str) -> None:
+    folder = made.root / STAGES[stage]
+    before = contents(folder)
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *stage.split()],
+        cwd=made.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.endswith(LINE)
+    assert "Traceback" not in ended.stderr
+    assert contents(folder) == before
+
+
+def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A stage in a process group of its own, as a shell gives it, to be sent Ctrl-C."""
+    return subprocess.Popen(
+        [str(BIN / "crystalmesh"), *arguments],
+        cwd=root,
+        env=os.environ | {"CRYSTALMESH_JOBS": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """Ctrl-C: to the whole group. What the command says about it."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.endswith(LINE), stderr
+    assert "Traceback" not in stderr
+    return stderr
+
+
+def test_interrupted_while_others_work_for_it(tmp_path: Path) -> None:
+    root = mini(tmp_path / "project")
+    params = root / "params.yaml"
+    # the whole of the embedded dataset: longer than this test
+    text = params.read_text()
+    params.write_text("\n".join(line for line in text.splitlines() if "generator:" not in line))
+    process = start(root, "fetch", "emt")
+    end = time.monotonic() + 60
+    while len(psutil.Process(process.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert interrupt(process) == LINE
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list((root / "data").rglob("*.json*")) == []
+
+
+def test_interrupted_training_continues(made: Made, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    mini(root)
+    (root / "data").symlink_to(made.root / "data")
+    params = root / "params.yaml"
+    params.write_text(
+        params.read_text().replace("{lr: 0.02}", "{epochs: 100000, patience: 100000}")
+    )
+    process = start(root, "train", "demo", "log_k-cgcnn-15")
+    assert process.stderr
+    for line in process.stderr:
+        if "epoch 20/" in line:
+            break
+    interrupt(process)
+    assert not (root / "results").exists()
+    process = start(root, "train", "demo", "log_k-cgcnn-15")
+    assert process.stderr
+    for line in process.stderr:
+        if " epoch " in line:
+            break
+    assert "epoch 1/" not in line
+    interrupt(process)
+
+
+def test_a_failed_stage_stops_both_engines(tmp_path: Path) -> None:
+    root = mini(tmp_path / "project")
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("lr: 0", "rl: 0"))
+    for command in (("snakemake", "--cores", "1"), ("dvc", "repro")):
+        ended = run(root, *command)
+        assert ended.returncode != 0
+        assert "training.rl: unknown setting; did you mean" in ended.stdout
+        assert "Traceback" not in ended.stdout

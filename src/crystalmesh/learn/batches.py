@@ -50,7 +50,9 @@ class Sample:
         parts = splits.select(project, experiment)
         settings = project.params.representation(experiment.representation)
         return cls(
-            *(_part(crystals, features, task, ids) for ids in (parts.train, parts.val, parts.test)),
+            _part(crystals, features, task, parts.train),
+            _part(crystals, features, task, parts.val),
+            _part(crystals, features, task, parts.test),
             features,
             representation(experiment.representation, settings),
         )

@@ -33,7 +33,7 @@ class GatedSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         own: Float[Tensor, "n 2*a"],
         other: Float[Tensor, "n 2*a"],
@@ -61,7 +61,7 @@ class GatedSum(torch.autograd.Function):
         return total, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         z, edges, inverse, gamma, beta, neighbour = ctx.saved_tensors
         n, k, width = z.shape
         half, rows = width // 2, n * k
@@ -111,7 +111,7 @@ class Convolution(nn.Module):
         own = torch.addmm(self.full.bias, atoms, weight[:, :a].t())  # [n, 2a]
         other = atoms @ weight[:, a : 2 * a].t()
         if self.training:
-            total, mean, variance = GatedSum.apply(
+            total, mean, variance = GatedSum.apply(  # type: ignore[no-untyped-call]
                 own, other, edges, weight[:, 2 * a :], norm.weight, norm.bias, neighbour, norm.eps
             )
             update_running(norm, mean, variance, neighbour.numel())

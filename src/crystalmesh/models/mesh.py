@@ -79,7 +79,7 @@ class LinearNormMax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         rows: Float[Tensor, "f k"],
         weight: Float[Tensor, "c k"],
@@ -111,7 +111,7 @@ class LinearNormMax(torch.autograd.Function):
         return torch.addcmul(beta, top, gamma * inverse), channel_mean, variance
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight, gamma, inverse, gram, top, face = ctx.saved_tensors
         count = len(centred)
         dbeta = grad.sum(dim=0)
@@ -144,7 +144,7 @@ class PooledLayer(nn.Module):
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
         if self.training:
-            pooled, mean, variance = LinearNormMax.apply(
+            pooled, mean, variance = LinearNormMax.apply(  # type: ignore[no-untyped-call]
                 rows, linear.weight, norm.weight, norm.bias, pointer, norm.eps
             )
             with torch.no_grad():
@@ -153,7 +153,8 @@ class PooledLayer(nn.Module):
                 norm.running_var.lerp_(variance * (len(rows) / max(len(rows) - 1, 1)), 0.1)
                 norm.num_batches_tracked.add_(1)
             # Keeps the bias in the graph: its gradient is zero, not absent.
-            return pooled + 0.0 * linear.bias
+            out: Tensor = pooled + 0.0 * linear.bias
+            return out
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
         signed = (linear.weight * sign[:, None]).t()
         bounds = pointer.tolist()

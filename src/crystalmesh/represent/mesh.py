@@ -58,9 +58,8 @@ class Published:
             CrystalmeshError: spglib finds no symmetry, or all atoms lie in one plane.
         """
         atoms.vectors(crystal.numbers)  # refuses elements without features
-        refined = spglib.refine_cell(
-            (crystal.lattice, crystal.frac, crystal.numbers), symprec=self.settings.symprec
-        )
+        cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
+        refined: Any = spglib.refine_cell(cell, symprec=self.settings.symprec)
         if refined is None:
             raise CrystalmeshError(f"{crystal.id}: spglib finds no conventional cell")
         lattice, frac, numbers = refined
@@ -81,7 +80,8 @@ def _electronegativity() -> NDArray[np.float64]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each noble gas
         values = [0.0, *(Element.from_Z(z).X for z in range(1, 119))]
-    return np.nan_to_num(np.array(values), nan=np.inf)
+    table: NDArray[np.float64] = np.nan_to_num(np.array(values), nan=np.inf)
+    return table
 
 
 def tessellate_supercell(
