@@ -260,7 +260,7 @@ rule figures:
         splits,
         settings("reports.{report}", "experiments.{report}", "models", "tasks"),
     output:
-        directory("results/{report}/figures"),
+        report(directory("results/{report}/figures"), patterns=["{figure}.svg"]),
     shell:
         "crystalmesh figures {wildcards.report}"
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +17,8 @@ def forget(root: Path) -> None:
     for record in (root / ".snakemake" / "metadata").glob("*"):
         try:
             output = root / urlsafe_b64decode(record.name).decode()
+            if output.is_dir():  # Snakemake keeps its time in a file
+                output /= ".snakemake_timestamp"
             if json.loads(record.read_text())["endtime"] != output.stat().st_mtime:
                 record.unlink()
         except (OSError, ValueError, KeyError):
@@ -28,19 +31,25 @@ def record(root: Path, commands: Collection[str]) -> list[str]:
     """Tell DVC that the outputs of these commands are up to date; the stages that were news to it.
 
     This is `dvc commit --force` of the stages. Files stay what they are (no links into the cache),
-    for a new time would be a change to Snakemake.
+    for a new time would be a change to Snakemake. Where DVC cannot be told (another DVC is at
+    work, or this is no Git repository), a line on stderr says so: DVC will run the stages again.
     """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     changed = []
-    with Repo(str(root)) as repo, repo.lock:
-        for stage in repo.index.stages:
-            # dvc.yaml says before the command where to find it
-            command = stage.cmd[stage.cmd.index("crystalmesh ") :]
-            if command in commands and stage.changed():
-                stage.save()
-                stage.commit(relink=False)
-                changed.append(stage)
-        if changed:
-            changed[0].dvcfile.dump_stages(changed, update_pipeline=False)
+    try:
+        with Repo(str(root)) as repo, repo.lock:
+            for stage in repo.index.stages:
+                # dvc.yaml says before the command where to find it
+                command = stage.cmd[stage.cmd.index("crystalmesh ") :]
+                if command in commands and stage.changed():
+                    stage.save()
+                    stage.commit(relink=False)
+                    changed.append(stage)
+            if changed:
+                changed[0].dvcfile.dump_stages(changed, update_pipeline=False)
+    except DvcException as error:
+        print(f"DVC was not told of this run: {' '.join(str(error).split())}", file=sys.stderr)
+        return []
     return [stage.addressing for stage in changed]
