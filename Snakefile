@@ -127,6 +127,7 @@ rule fetch:
     output:
         "data/raw/{dataset}.json.gz",
     threads: ALL
+    priority: 1  # takes all cores: first, or cores lie idle while one long training ends
     shell:
         "crystalmesh fetch {wildcards.dataset}"
 
@@ -147,6 +148,7 @@ rule crystals:
     output:
         CRYSTALS,
     threads: ALL
+    priority: 1
     shell:
         "crystalmesh crystals {wildcards.dataset}"
 
@@ -186,6 +188,7 @@ rule represent:
     params:
         key=lambda w: FEATURES[w.dataset, w.representation][0],
     threads: ALL
+    priority: 1
     shell:
         "crystalmesh represent {params.key}"
 

@@ -18,6 +18,8 @@ T = TypeVar("T")
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+# Keys of params.yaml: no dot, which parts them in the names of settings files and DVC parameters.
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "space_group"]
 
@@ -91,7 +93,7 @@ class Features(Settings):
     dataset: Name
     representation: Name
     split: Name
-    sizes: Literal["all"] | dict[Name, Count]
+    sizes: Literal["all"] | dict[Key, Count]
 
 
 class Training(Settings):
@@ -145,17 +147,17 @@ class Report(Settings):
 class Params(Settings):
     """The whole of params.yaml."""
 
-    datasets: dict[Name, Dataset]
-    catalogue: dict[Name, Dataset]
-    benchmarks: dict[Name, Benchmark]
+    datasets: dict[Key, Dataset]
+    catalogue: dict[Key, Dataset]
+    benchmarks: dict[Key, Benchmark]
     validation: Validation
-    tasks: dict[Name, Task]
-    splits: dict[Name, Split]
-    representations: dict[Name, dict[Name, dict[str, Any]]]
-    features: dict[Name, Features]
-    models: dict[Name, Model]
-    reports: dict[Name, Report]
-    experiments: dict[Name, dict[Name, Experiment]]
+    tasks: dict[Key, Task]
+    splits: dict[Key, Split]
+    representations: dict[Key, dict[Key, dict[str, Any]]]
+    features: dict[Key, Features]
+    models: dict[Key, Model]
+    reports: dict[Key, Report]
+    experiments: dict[Key, dict[Key, Experiment]]
 
     def experiment(self, group: str, name: str) -> Experiment:
         """The experiment `name` of a report (or of the group `full`)."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch_geometric.nn import CGConv
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.models import network
@@ -69,6 +70,28 @@ def test_convolution_equals_the_plain_form(n: int, k: int, width: int, seed: int
     torch.testing.assert_close(
         ours(atoms, edges, neighbour), plain(theirs, atoms, edges, neighbour)
     )
+
+
+def test_messages_are_those_of_torch_geometric() -> None:
+    """With the batch normalisations switched off, the sum over neighbours is CGConv's."""
+    torch.manual_seed(0)
+    n, k, a, g = 5, 3, 4, 2
+    ours = Convolution(a, g).double().eval()  # running mean 0, variance 1
+    theirs = CGConv(a, dim=g).double()
+    with torch.no_grad():
+        theirs.lin_f.weight.copy_(ours.full.weight[:a])
+        theirs.lin_f.bias.copy_(ours.full.bias[:a])
+        theirs.lin_s.weight.copy_(ours.full.weight[a:])
+        theirs.lin_s.bias.copy_(ours.full.bias[a:])
+    for norm in (ours.edge_norm, ours.atom_norm):
+        norm.eps = 0.0
+    atoms = torch.randn(n, a, dtype=torch.float64)
+    edges = torch.rand(n, k, g, dtype=torch.float64)
+    neighbour = torch.randint(0, n, (n, k))
+    # torch-geometric writes an edge as (from the neighbour, to the atom) and adds the atom itself.
+    index = torch.stack([neighbour.view(-1), torch.arange(n).repeat_interleave(k)])
+    expected = F.softplus(theirs(atoms, index, edges.view(n * k, g)))
+    torch.testing.assert_close(ours(atoms, edges, neighbour), expected)
 
 
 def crystal(seed: int = 0) -> Crystal:

@@ -197,9 +197,10 @@ def test_interrupted_training_continues(made: Made, tmp_path: Path) -> None:
 
 def test_a_failed_stage_stops_both_engines(tmp_path: Path) -> None:
     root = mini(tmp_path / "project")
-    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("lr: 0", "rl: 0"))
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("epochs: 2", "epochz: 2"))
     for command in (("snakemake", "--cores", "1"), ("dvc", "repro")):
         ended = run(root, *command)
         assert ended.returncode != 0
-        assert "training.rl: unknown setting; did you mean" in ended.stdout
+        assert "training.epochz: unknown setting; did you mean 'epochs'?" in ended.stdout
         assert "Traceback" not in ended.stdout
