@@ -63,8 +63,6 @@ def test_a_bad_crystal_is_listed_and_does_not_stop_the_others(
         return build(self, crystal)
 
     monkeypatch.setattr(graph.Cgcnn, "build", picky)
-    # In this process: a pool would not see the replacement.
-    monkeypatch.setattr(store, "ProcessPoolExecutor", InProcess)
     store.build(project, "tiny-graph_cgcnn", 1)
     features = Features(folder(project))
     assert features.rejected == {"mp-3": "mp-3: no such luck"}
@@ -89,7 +87,6 @@ def test_a_killed_stage_goes_on_where_it_was(
         return build(self, crystal)
 
     monkeypatch.setattr(graph.Cgcnn, "build", dying)
-    monkeypatch.setattr(store, "ProcessPoolExecutor", InProcess)
     with pytest.raises(KeyboardInterrupt):
         store.build(project, "tiny-graph_cgcnn", 1)
     assert contents(folder(project)) == expected  # the old output stands whole
@@ -97,16 +94,3 @@ def test_a_killed_stage_goes_on_where_it_was(
     store.build(project, "tiny-graph_cgcnn", 1)
     assert contents(folder(project)) == expected
     assert set(built[: first // 7 * 7]).isdisjoint(built[first + 1 :])
-
-
-class InProcess:
-    """ProcessPoolExecutor without processes."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __enter__(self) -> "InProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    map = staticmethod(map)

@@ -3,16 +3,12 @@
 import itertools
 import math
 import re
-import signal
 import sys
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +29,7 @@ from crystalmesh.files import (
     write_tensors,
     writing_folder,
 )
+from crystalmesh.workers import in_order
 
 LABELS = (*mpjson.LABELS, "space_group")
 TENSORS, INDEX, REJECTED = "crystals.safetensors", "index.json", "rejected.csv"
@@ -443,29 +440,8 @@ def _check_all(entries: Iterable[mpjson.Entry], rules: Rules, jobs: int) -> Iter
     stream = iter(entries)
     work = partial(_check_batch, rules=rules)
     batches = iter(lambda: list(itertools.islice(stream, BATCH)), [])
-    if jobs == 1:
-        for batch in batches:
-            yield from work(batch)
-        return
-    # A worker leaves an interrupt to the main process, which then ends the pool.
-    pool = ProcessPoolExecutor(
-        jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        # Only so many batches wait at once: a large file is never in memory as a whole.
-        waiting: deque[Future[list[Checked]]] = deque()
-        for batch in batches:
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) > 4 * jobs:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise CrystalmeshError(
-            "crystals: a worker process was killed (out of memory?); run again with fewer jobs"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for checked in in_order(work, batches, jobs):
+        yield from checked
 
 
 def _unique(checked: Iterable[Checked]) -> Iterator[Checked]:

@@ -15,7 +15,6 @@ Sources: K. W. Jacobsen, P. Stoltze, J. K. Norskov, Surf. Sci. 366, 394 (1996), 
 import hashlib
 import itertools
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +27,8 @@ from ase.calculators import emt as ase_emt
 from ase.units import Bohr, GPa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from crystalmesh.workers import in_order
 
 # spglib warns on every call unless it may raise.
 spglib.error.OLD_ERROR_HANDLING = False
@@ -807,10 +808,5 @@ def generate(
                 ]
             )
 
-    tasks = [(candidate, settings) for candidate in wanted]
-    if jobs == 1:
-        collect(map(label, tasks))
-    else:
-        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            collect(pool.imap(label, tasks, chunksize=8))
+    collect(in_order(label, [(candidate, settings) for candidate in wanted], jobs))
     return {"columns": list(COLUMNS), "index": list(range(len(data))), "data": data}

@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from crystalmesh.config import Project, lookup
-from crystalmesh.data import splits
+from crystalmesh.data import registry, splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
@@ -26,6 +23,7 @@ from crystalmesh.files import (
     writing_folder,
 )
 from crystalmesh.represent import representation
+from crystalmesh.workers import in_order
 
 SHARD = 512  # crystals; small enough that a killed stage loses little
 
@@ -86,11 +84,9 @@ def build(project: Project, key: str, jobs: int) -> None:
         (scratch, number, folder, name, settings, wanted[start : start + SHARD])
         for number, start in enumerate(range(0, len(wanted), SHARD))
     ]
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        reports = list(
-            track(pool.map(_shard, tasks), description=f"represent {key}", total=len(tasks))
-        )
+    with registry.progress() as bar:
+        work = bar.track(in_order(_shard, tasks, jobs), len(tasks), description=f"represent {key}")
+        reports = list(work)
     rejected = {name: reason for report in reports for name, reason in report.items()}
     if len(rejected) == len(wanted):
         raise CrystalmeshError(f"represent {key}: no crystal has a {name}; see its settings")
