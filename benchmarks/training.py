@@ -7,7 +7,8 @@ Each line: crystals a second through forward, backward and optimiser, ours and p
 batches and threads; `products` is what the matrix products alone of the plain form would allow,
 measured on this machine by running just them. The plain forms follow the released codes: CGCNN's
 concatenation of (v_i, v_j, e_ij) for each edge, the mesh network's 1x1 convolutions over
-[crystal, channel, face] with all crystals of a batch padded to the largest.
+[crystal, channel, face]. Each crystal is brought to FACES faces (by repeating or leaving out), so
+that the plain form need not pad and both work on the same rows.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from crystalmesh import config, numerics
 from crystalmesh.config import Experiment, Project
+
+FACES = 735  # about the mean of the published meshes of the moduli
 
 
 class PlainConvolution(nn.Module):
@@ -91,14 +94,14 @@ class PlainMesh(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(head[-1], 1))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        corner = batch["corner_padded"]  # [c, 9, f]
+        corner = batch["corner_planes"]  # [c, 9, f]
         turned = [corner[:, :6], corner[:, 3:], torch.cat([corner[:, 6:], corner[:, :3]], dim=1)]
         fused = self.fuse(sum(self.pair(pair) for pair in turned) / 3)
         rows = [
-            self.centre(batch["centre_padded"]),
-            self.geometry(batch[f"{self.geometry_name}_padded"]),
+            self.centre(batch["centre_planes"]),
+            self.geometry(batch[f"{self.geometry_name}_planes"]),
             fused,
-            self.atoms(batch["vectors_padded"]),
+            self.atoms(batch["vectors_planes"]),
         ]
         pooled = self.shared(torch.cat(rows, dim=1)).amax(dim=2)
         out: Tensor = self.head(pooled)
@@ -203,12 +206,15 @@ def main() -> None:
         settings = project.params.models[model].network
         batches = list(load(project, arguments.dataset, "mesh.published", 32, 2))
         for batch in batches:
-            counts = batch["pointer"].diff().tolist()
+            starts, counts = batch["pointer"][:-1], batch["pointer"].diff()
+            chosen = (starts[:, None] + torch.arange(FACES) % counts[:, None]).flatten()
+            batch |= {k: v[chosen] for k, v in batch.items() if k != "pointer"}
+            batch["pointer"] = torch.arange(len(starts) + 1) * FACES
             rows = {k: batch[k] for k in ("centre", "normal", "edges", "corner")}
             rows["vectors"] = vectors[batch["numbers"]].mean(dim=1)
             for key, value in rows.items():
-                parts = nn.utils.rnn.pad_sequence(list(value.split(counts)), batch_first=True)
-                batch[f"{key}_padded"] = parts.transpose(1, 2).contiguous()
+                parts = value.view(len(starts), FACES, -1).transpose(1, 2)
+                batch[f"{key}_planes"] = parts.contiguous()
         crystals = sum(len(b["pointer"]) - 1 for b in batches)
         faces = sum(len(b["centre"]) for b in batches)
         widths = [128 + settings["atoms"][-1], *settings["shared"]]
