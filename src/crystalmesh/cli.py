@@ -25,7 +25,7 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="a dataset or a benchmark of params.yaml")]
 Dataset = Annotated[str, typer.Argument(help="a dataset of params.yaml")]
-Key = Annotated[str, typer.Argument(help="a key of that block of params.yaml")]
+Key = Annotated[str, typer.Argument(help="a key of `splits` (split) or `features` (represent)")]
 Benchmark = Annotated[str, typer.Argument(help="a benchmark of params.yaml")]
 Group = Annotated[str, typer.Argument(help="a report, or the group `full`")]
 Experiment = Annotated[str, typer.Argument(help="an experiment of the group")]

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +15,7 @@ from crystalmesh.files import canonical_json, write_bytes
 from crystalmesh.numerics import Tier
 
 T = TypeVar("T")
+S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -141,7 +142,9 @@ class Report(Settings):
     title: str
     dataset: Name
     numerics: Tier
-    mesh_picture: str = Field(description="id of the crystal whose mesh the report draws")
+    mesh_picture: str = Field(
+        description="id of the crystal whose mesh the report draws; the first, where it has none"
+    )
 
 
 class Params(Settings):
@@ -307,17 +310,31 @@ def find(start: Path | None = None) -> Project:
     raise CrystalmeshError(f"{here}: no params.yaml here or above; run inside the project's folder")
 
 
-def _explain(error: ValidationError) -> str:
+def parse(block: type[S], settings: Mapping[str, Any], where: str) -> S:
+    """The settings at `where` of params.yaml, which only the code that uses them knows to check.
+
+    Raises:
+        CrystalmeshError: a setting is unknown, missing or of the wrong kind.
+    """
+    try:
+        return block.model_validate(settings)
+    except ValidationError as error:
+        raise CrystalmeshError(_explain(error, (where,), list(block.model_fields))) from error
+
+
+def _explain(
+    error: ValidationError, place: tuple[str, ...] = (), fields: Sequence[str] = ()
+) -> str:
     """One complaint of pydantic as one line: where, what, and the nearest known key.
 
     A misspelt key is missing and unknown at once: the unknown one says more.
     """
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in (*place, *first["loc"]))
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
+        known = fields or _known_keys(first["loc"][:-1])
         hint = _nearest(str(first["loc"][-1]), known) if known else "remove it"
         return f"params.yaml: {where}: unknown setting; {hint}{tail}"
     return f"params.yaml: {where}: {first['msg']}{tail}"

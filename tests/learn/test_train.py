@@ -172,6 +172,29 @@ def test_a_damaged_checkpoint_is_named(ready: Project, damage: str) -> None:
     assert not ready.predictions("demo", name).exists()
 
 
+def test_the_checkpoint_of_another_experiment_is_refused(ready: Project) -> None:
+    train(ready, "demo", "log_k-cgcnn")
+    other = ready.checkpoint("demo", "space_group-cgcnn")
+    other.write_bytes(ready.checkpoint("demo", "log_k-cgcnn").read_bytes())
+    with pytest.raises(CrystalmeshError, match="of another experiment"):
+        predict(ready, "demo", "space_group-cgcnn")
+
+
+@pytest.mark.parametrize("block", ["network", "representation"])
+def test_a_misspelt_setting_of_a_network_or_representation_is_named(
+    ready: Project, tree: dict[str, Any], block: str
+) -> None:
+    settings = (
+        tree["models"]["cgcnn"]["network"]
+        if block == "network"
+        else tree["representations"]["graph"]["cgcnn"]
+    )
+    settings["hiden" if block == "network" else "cutof"] = 3
+    (ready.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"did you mean '(hidden|cutoff)'"):
+        train(config.load(ready.root), "demo", "log_k-cgcnn")
+
+
 def test_damaged_predictions_are_named(ready: Project) -> None:
     name = "log_k-cgcnn"
     train(ready, "demo", name)

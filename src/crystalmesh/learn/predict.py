@@ -29,6 +29,8 @@ def predict(project: Project, group: str, name: str) -> None:
     path = project.checkpoint(group, name)
     sample = Sample.load(project, experiment)
     note = json.loads(read_note(path))
+    if note["experiment"] != experiment.model_dump(mode="json"):
+        raise CrystalmeshError(f"{path}: of another experiment; delete it and train again")
     net = network(note["model"]["architecture"], note["model"]["network"], task.outputs)
     try:
         net.load_state_dict({k: torch.from_numpy(v) for k, v in read_tensors(path).items()})

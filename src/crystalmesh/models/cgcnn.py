@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from crystalmesh.config import parse
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -151,7 +152,7 @@ class Network(nn.Module):
 
     def __init__(self, settings: Mapping[str, Any], outputs: int) -> None:
         super().__init__()
-        config = Settings.model_validate(settings)
+        config = parse(Settings, settings, "network (cgcnn)")
         count = round(config.gaussian_max / config.gaussian_step) + 1
         self.width = config.gaussian_step
         self.register_buffer("elements", torch.from_numpy(table()), persistent=False)

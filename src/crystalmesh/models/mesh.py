@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from crystalmesh.config import parse
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -183,7 +184,7 @@ class Network(nn.Module):
 
     def __init__(self, settings: Mapping[str, Any], outputs: int) -> None:
         super().__init__()
-        config = Settings.model_validate(settings)
+        config = parse(Settings, settings, "network (mesh)")
         self.geometry_name = config.geometry
         self.last_activation = config.last_activation
         self.register_buffer("elements", torch.from_numpy(table()), persistent=False)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from vesin import NeighborList
 
+from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import atoms
 
@@ -39,7 +40,7 @@ class Cgcnn:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = CgcnnSettings.model_validate(settings)
+        self.settings = parse(CgcnnSettings, settings, "representations.graph.cgcnn")
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
         """The graph as indices and shifts.

@@ -21,6 +21,7 @@ from pymatgen.core import Element
 from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
+from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
@@ -44,7 +45,7 @@ class Published:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = PublishedSettings.model_validate(settings)
+        self.settings = parse(PublishedSettings, settings, "representations.mesh.published")
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
         """The mesh as indices and shifts.
