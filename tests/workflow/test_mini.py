@@ -103,6 +103,8 @@ def interrupt(_):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
 
+# Where these tests run in the background of a shell, they are started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.fsync = interrupt
 from crystalmesh import cli
 cli.main()
@@ -139,7 +141,13 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
+
+
+def hear_interrupts() -> None:
+    """As a terminal starts a command; in the background of a shell, Ctrl-C would be ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(process: subprocess.Popen[str]) -> str:
