@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
+from crystalmesh.models import update_running
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -121,18 +122,6 @@ class Convolution(nn.Module):
             z = norm(z.flatten(0, 1)).view_as(z)
             total = (torch.sigmoid(z[..., :a]) * F.softplus(z[..., a:])).sum(dim=1)
         return F.softplus(atoms + self.atom_norm(total))
-
-
-def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, rows: int) -> None:
-    """What nn.BatchNorm1d does with the statistics of a training batch of `rows` rows."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    momentum = 0.1 if norm.momentum is None else norm.momentum
-    with torch.no_grad():
-        norm.running_mean.lerp_(mean, momentum)
-        norm.running_var.lerp_(variance * (rows / max(rows - 1, 1)), momentum)
-        norm.num_batches_tracked.add_(1)
 
 
 class Network(nn.Module):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
+from crystalmesh.models import update_running
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -143,16 +144,12 @@ class PooledLayer(nn.Module):
         linear, norm = self.linear, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
         if self.training:
             pooled, mean, variance = LinearNormMax.apply(  # type: ignore[no-untyped-call]
                 rows, linear.weight, norm.weight, norm.bias, pointer, norm.eps
             )
-            with torch.no_grad():
-                # The bias of the linear layer shifts the mean and cancels everywhere else.
-                norm.running_mean.lerp_(mean + linear.bias, 0.1)
-                norm.running_var.lerp_(variance * (len(rows) / max(len(rows) - 1, 1)), 0.1)
-                norm.num_batches_tracked.add_(1)
+            # The bias of the linear layer shifts the mean and cancels everywhere else.
+            update_running(norm, mean + linear.bias.detach(), variance, len(rows))
             # Keeps the bias in the graph: its gradient is zero, not absent.
             out: Tensor = pooled + 0.0 * linear.bias
             return out

@@ -72,7 +72,9 @@ class Published:
             lattice, frac, numbers, self.settings.supercell, self.settings.tolerance
         )
 
-    collate = staticmethod(lambda items: collate(items))
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join meshes: see the function `collate`."""
+        return collate(items)
 
 
 @functools.cache
