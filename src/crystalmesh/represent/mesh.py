@@ -1,9 +1,12 @@
-"""Tetrahedral meshes of crystals.
+"""Meshes of crystals: triangles between atoms.
 
 `published` is the mesh of the study (Tsuruta, Katsura, Kumagai 2022; DeepCrysTet, arXiv
 2310.06852): the Delaunay tessellation of a supercell of the conventional cell, cut around the
 central cell. It is not a function of the crystal: atoms of high-symmetry crystals are co-spherical,
 and Qhull cuts those cells in an order that depends on the order and rounding of its points.
+
+`canonical` is ours: the faces of the periodic Delaunay complex, one period of them, with co-spherical
+cells kept whole. See `crystalmesh.represent.tessellation`.
 """
 
 import functools
@@ -25,6 +28,12 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
+from crystalmesh.represent.geometry import face_triangles
+from crystalmesh.represent.tessellation import Complex, tessellate
+
+__all__ = ["Canonical", "Complex", "Published", "collate", "tessellate", "tessellate_supercell"]
+
+EDGE = 1e-6  # cells: a centre this near below the cell's upper boundary counts as on it
 
 
 class PublishedSettings(BaseModel):
@@ -58,12 +67,7 @@ class Published:
         Raises:
             CrystalmeshError: spglib finds no symmetry, or all atoms lie in one plane.
         """
-        atoms.vectors(crystal.numbers)  # refuses elements without features
-        cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
-        refined: Any = spglib.refine_cell(cell, symprec=self.settings.symprec)
-        if refined is None:
-            raise CrystalmeshError(f"{crystal.id}: spglib finds no conventional cell")
-        lattice, frac, numbers = refined
+        lattice, frac, numbers = conventional_cell(crystal, self.settings.symprec)
         # pymatgen's refined structure comes sorted by electronegativity, and the original code
         # starts from it: see the remark on order in `tessellate_supercell`.
         order = np.argsort(_electronegativity()[numbers], kind="stable")
@@ -75,6 +79,80 @@ class Published:
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
         """Join meshes: see the function `collate`."""
         return collate(items)
+
+
+class CanonicalSettings(BaseModel):
+    """Settings of the canonical mesh."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symprec: float  # Angstrom, of spglib's refinement
+    tolerance: float  # Angstrom within which atoms count as co-spherical
+
+
+class Canonical:
+    """The faces of one period of the periodic Delaunay complex of the conventional cell.
+
+    The complex itself does not depend on the cell; the conventional one gives the network its frame
+    (the features have directions) and as many faces as the published mesh is made from. A face with
+    n > 3 corners enters as all of its n (n - 1) (n - 2) / 6 triangles, so that no diagonal is
+    preferred. Of the copies of a face the one whose centre lies inside the cell is taken.
+
+    Args:
+        settings: `representations.mesh.canonical` of params.yaml.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(CanonicalSettings, settings, "representations.mesh.canonical")
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """The mesh as indices and shifts: the arrays of `Published.build`.
+
+        Raises:
+            CrystalmeshError: spglib finds no symmetry, or see `tessellate`.
+        """
+        lattice, frac, numbers = conventional_cell(crystal, self.settings.symprec)
+        frac = frac - np.floor(frac)
+        found = tessellate(lattice, frac, self.settings.tolerance)
+        sites, shifts, face = face_triangles(found)
+        place = found.frac_coords[found.face_sites] + found.face_shift
+        centre = np.add.reduceat(place, found.face_pointer[:-1]) / np.diff(found.face_pointer)[:, None]
+        # A centre on the boundary but for rounding counts as on its lower side.
+        shifts = shifts - np.floor(centre + EDGE).astype(np.int32)[face][:, None]
+        vertices, local = np.unique(
+            np.concatenate([sites[..., None], shifts], axis=2).reshape(-1, 4),
+            axis=0,
+            return_inverse=True,
+        )
+        return {
+            "lattice": np.asarray(lattice, dtype=np.float64),
+            "numbers": numbers.astype(np.uint8),
+            "frac": frac.astype(np.float64),
+            "vertex_site": vertices[:, 0].astype(np.int32),
+            "vertex_shift": vertices[:, 1:].astype(np.int16),
+            "faces": local.reshape(-1, 3).astype(np.int32),
+        }
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join meshes: see the function `collate`."""
+        return collate(items)
+
+
+def conventional_cell(
+    crystal: Crystal, symprec: float
+) -> tuple[Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"]]:
+    """Lattice, coordinates and atomic numbers of spglib's refined conventional cell.
+
+    Raises:
+        CrystalmeshError: spglib finds none, or an element has no features.
+    """
+    atoms.vectors(crystal.numbers)  # refuses elements without features
+    cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
+    refined: Any = spglib.refine_cell(cell, symprec=symprec)
+    if refined is None:
+        raise CrystalmeshError(f"{crystal.id}: spglib finds no conventional cell")
+    lattice, frac, numbers = refined
+    return lattice, frac, numbers
 
 
 @functools.cache
@@ -179,4 +257,4 @@ def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
     return batch | {"pointer": torch.tensor(pointer)}
 
 
-VARIANTS = {"published": Published}
+VARIANTS = {"published": Published, "canonical": Canonical}
