@@ -1,8 +1,11 @@
 """Features of a dataset on disk: sharded safetensors and an index."""
 
+import functools
 import hashlib
+import itertools
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,17 @@ def build(project: Project, key: str, jobs: int) -> None:
             },
         )
     shutil.rmtree(scratch)
+    said = f"represent {key}: {len(wanted) - len(rejected)} crystals"
+    for name, reason in itertools.islice(rejected.items(), 3):
+        said += f"; rejected {name} ({reason})"
+    more = len(rejected) - 3
+    print(said + (f" and {more} more, see index.json" if more > 0 else ""), file=sys.stderr)
+
+
+@functools.lru_cache(maxsize=1)
+def _crystals(folder: Path, identity: str) -> Crystals:  # noqa: ARG001 (a part of the key)
+    """A dataset, read once a process and not once a shard."""
+    return Crystals.load(folder)
 
 
 def _path(folder: Path, number: int) -> Path:
@@ -118,7 +132,7 @@ def _shard(task: tuple[Path, int, Path, str, Mapping[str, Any], list[str]]) -> d
     if path.exists() and notes.exists():
         reasons: dict[str, str] = read_json(notes)
         return reasons
-    crystals, maker = Crystals.load(folder), representation(name, settings)
+    crystals, maker = _crystals(folder, scratch.name), representation(name, settings)
     rows: list[dict[str, NDArray[Any]]] = []
     rejected: dict[str, str] = {}
     for crystal_id in ids:
@@ -126,6 +140,8 @@ def _shard(task: tuple[Path, int, Path, str, Mapping[str, Any], list[str]]) -> d
             rows.append(maker.build(crystals[crystals.position(crystal_id)]))
         except CrystalmeshError as error:
             rejected[crystal_id] = str(error)
+        except Exception as error:  # one crystal never stops the others; the index names it
+            rejected[crystal_id] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     tensors: dict[str, NDArray[Any]] = {}
     for key in rows[0] if rows else ():
         tensors[key] = np.concatenate([row[key] for row in rows])

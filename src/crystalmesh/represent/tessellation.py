@@ -152,7 +152,8 @@ def tessellate(
         if status == FULL:
             room *= 2
         elif status == SHORT:
-            reach = max(1.02 * needed, 1.1 * reach)
+            # What is needed is an upper bound, and a wild one while the next atom is out of sight.
+            reach *= min(max(1.02 * needed / reach, 1.1), 1.5)
         elif status == COLLISION:
             raise CrystalmeshError(f"two sites lie within {COINCIDENT} Angstrom of each other")
         else:
