@@ -1,7 +1,7 @@
 """Measures of a periodic Delaunay complex: lengths, dual areas, angles, triangles, orbits.
 
-Every function takes a `Complex` as `crystalmesh.represent.mesh.tessellate` returns it; lengths are in
-Angstrom, angles in radian. The dual of the complex is the Voronoi diagram: its vertices are the
+Every function takes a `Complex` as `crystalmesh.represent.mesh.tessellate` returns it; lengths are
+in Angstrom, angles in radian. The dual of the complex is the Voronoi diagram: its vertices are the
 centres of the cells, and the face dual to an edge is the polygon of the centres of the cells around
 that edge (Okabe, Boots, Sugihara, Chiu, Spatial Tessellations, 2nd ed., 2000, ch. 2).
 """
@@ -85,8 +85,8 @@ def face_circumradii(found: Complex) -> Float[Floats, " f"]:
     sides = corners[:, [1, 2, 0]] - corners
     double_area = _norm(np.cross(sides[:, 0], sides[:, 1]))
     radii = np.linalg.norm(sides, axis=2).prod(axis=1) / (2 * double_area)
-    total: Floats = np.bincount(face, radii) / np.bincount(face)
-    return total
+    mean: Floats = np.bincount(face, radii) / np.bincount(face)
+    return mean
 
 
 def dual_areas(found: Complex) -> Float[Floats, " e"]:
@@ -99,8 +99,7 @@ def dual_areas(found: Complex) -> Float[Floats, " e"]:
     axis = edge_vectors(found)
     axis /= _norm(axis)[:, None]
     parts = 0.5 * np.einsum("ij,ij->i", axis[edge], np.cross(one - middle, two - middle))
-    areas: Floats = np.bincount(edge, parts, found.n_edges)
-    return areas
+    return _sums(edge, parts, found.n_edges)
 
 
 def solid_angles(found: Complex) -> Float[Floats, "e 2"]:
@@ -117,15 +116,14 @@ def solid_angles(found: Complex) -> Float[Floats, "e 2"]:
         x, y, z = _norm(a), _norm(b), _norm(c)
         up = turn * np.einsum("ij,ij->i", a, np.cross(b, c))
         down = x * y * z + _dot(a, b) * z + _dot(b, c) * x + _dot(c, a) * y
-        angles[:, end] = np.bincount(edge, 2 * np.arctan2(up, down), found.n_edges)
+        angles[:, end] = _sums(edge, 2 * np.arctan2(up, down), found.n_edges)
     return angles
 
 
 def voronoi_volumes(found: Complex) -> Float[Floats, " n"]:
     """Volume of each site's Voronoi cell, Angstrom^3; they add up to the lattice's volume."""
     cones = np.repeat(dual_areas(found) * edge_lengths(found) / 6, 2)
-    volumes: Floats = np.bincount(found.edge_sites.ravel(), cones, found.n_vertices)
-    return volumes
+    return _sums(found.edge_sites.ravel(), cones, found.n_vertices)
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Dihedrals:
 
     Attributes:
         cells [d], edges [d], shifts [d, 3]: the edge, moved by the shift, is one of the cell's.
-        angles [d]: inside the cell between the two faces, radian; around an edge they add up to 2 pi.
+        angles [d]: inside the cell between the two faces; around an edge they add up to 2 pi.
     """
 
     cells: Int[Ints, " d"]
@@ -210,7 +208,7 @@ def orbits(found: Complex, numbers: Int[NDArray[Any], " n"], symprec: float = 0.
     if data is None:
         raise CrystalmeshError(f"spglib finds no space group at symprec {symprec}")
     n = found.n_vertices
-    corners = (
+    corners: Any = (
         (np.arange(n + 1), np.arange(n), np.zeros((n, 3), dtype=np.int64)),
         (
             np.arange(0, 2 * found.n_edges + 1, 2),
@@ -241,7 +239,8 @@ def orbits(found: Complex, numbers: Int[NDArray[Any], " n"], symprec: float = 0.
             continue
         for ids, maps in zip(images, joined, strict=True):
             maps.append(ids)
-    return Orbits(*map(_orbit, joined), operations=len(joined[0]), broken=broken)
+    atoms, edges, faces, cells = map(_orbit, joined)
+    return Orbits(atoms, edges, faces, cells, len(joined[0]), broken)
 
 
 def _orbit(maps: list[NDArray[np.int64]]) -> Orbit:
@@ -283,7 +282,9 @@ def _face_area_vectors(found: Complex) -> Float[Floats, "f 3"]:
     corner = corner - corner[found.face_pointer[:-1]][face]
     after = np.arange(1, len(corner) + 1)
     after[found.face_pointer[1:] - 1] = found.face_pointer[:-1]
-    vectors: Floats = 0.5 * np.add.reduceat(np.cross(corner, corner[after]), found.face_pointer[:-1])
+    vectors: Floats = 0.5 * np.add.reduceat(
+        np.cross(corner, corner[after]), found.face_pointer[:-1]
+    )
     return vectors
 
 
@@ -310,6 +311,12 @@ def _ranges(start: NDArray[Any], size: NDArray[Any]) -> NDArray[np.int64]:
     first = np.cumsum(size) - size
     ranges: NDArray[np.int64] = np.arange(size.sum()) + np.repeat(start - first, size)
     return ranges
+
+
+def _sums(places: NDArray[Any], values: Floats, size: int) -> Floats:
+    """Sum of the values at each place."""
+    sums: Floats = np.bincount(places, values, size).astype(np.float64)
+    return sums
 
 
 def _norm(vectors: Floats) -> Floats:

@@ -14,7 +14,7 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import atoms
 
-SHELL = 1e-4  # Angstrom: neighbours closer than this in distance count as one shell
+SHELL = 1e-4  # Angstrom: a gap in distance above this parts two shells
 
 
 class CgcnnSettings(BaseModel):
@@ -29,8 +29,9 @@ class CgcnnSettings(BaseModel):
 class Cgcnn:
     """The graph of CGCNN (Xie & Grossman 2018): a fixed number of nearest neighbours an atom.
 
-    Neighbours of one atom are ordered by distance rounded to `SHELL`, then by atomic number, site
-    and cell shift: this decides which atoms of a shell that straddles the last place are kept.
+    Neighbours of one atom are ordered by shell, then by atomic number, site and cell shift: this
+    decides which atoms of a shell that straddles the last place are kept. A shell ends where the
+    next distance is more than `SHELL` larger, so that no shell is cut by rounding.
     An atom with fewer neighbours than places within the cutoff is filled up with itself at
     cutoff + 1 Angstrom, where all Gaussians nearly vanish. (The original code fills with the first
     atom of the cell, which makes its output depend on the order of sites.)
@@ -51,18 +52,17 @@ class Cgcnn:
         """
         atoms.vectors(crystal.numbers)  # refuses elements without features
         k, n = self.settings.neighbours, len(crystal.numbers)
-        i, j, shift, distance = NeighborList(cutoff=self.settings.cutoff, full_list=True).compute(
-            points=crystal.frac @ crystal.lattice,
-            box=crystal.lattice,
-            periodic=True,
-            quantities="ijSd",
-        )
-        i, j = i.astype(np.int64), j.astype(np.int64)
-        shell = np.round(distance / SHELL).astype(np.int64)
-        order = np.lexsort((*shift.T[::-1], j, crystal.numbers[j], shell, i))
-        i, j, shift = i[order], j[order], shift[order]
-        first = np.searchsorted(i, np.arange(n))
-        rank = np.arange(len(i)) - first[i]
+        # A third of the neighbours that a far cutoff gives is enough for most crystals.
+        volume = abs(float(np.linalg.det(crystal.lattice)))
+        cutoff = (3.5 * k * volume / n * 3 / (4 * np.pi)) ** (1 / 3)
+        found = None
+        if cutoff < self.settings.cutoff:
+            found = _nearest(crystal, k, cutoff)
+        if found is None:
+            found = _nearest(crystal, k, self.settings.cutoff, all_there_are=True)
+        assert found is not None
+        i, j, shift = found
+        rank = np.arange(len(i)) - np.searchsorted(i, np.arange(n))[i]
         kept = rank < k
         neighbour = np.full((n, k), -1, dtype=np.int16)
         shifts = np.zeros((n, k, 3), dtype=np.int8)
@@ -104,6 +104,42 @@ class Cgcnn:
             "neighbour": torch.from_numpy(neighbour),
             "distance": torch.from_numpy(distance.astype(np.float32)),
         }
+
+
+def _nearest(
+    crystal: Crystal, k: int, cutoff: float, *, all_there_are: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]] | None:
+    """Site, neighbour and shift of each pair in the order of `Cgcnn`: at least k of each site.
+
+    Returns:
+        None where the cutoff is too near for that and not `all_there_are` are asked for.
+    """
+    n = len(crystal.numbers)
+    i, j, shift, distance = NeighborList(cutoff=cutoff, full_list=True).compute(
+        points=crystal.frac @ crystal.lattice,
+        box=crystal.lattice,
+        periodic=True,
+        quantities="ijSd",
+    )
+    # Each atom's neighbours by distance; a gap above SHELL begins a new shell.
+    order = np.lexsort((distance, i))
+    i, distance = i[order].astype(np.int64), distance[order]
+    first = np.searchsorted(i, np.arange(n + 1))
+    count = np.diff(first)
+    new = np.diff(distance, prepend=-np.inf) > SHELL
+    new[first[:-1][count > 0]] = True
+    shell = np.cumsum(new)
+    # Only shells that hold one of the first k places need to be ordered within.
+    last = (
+        np.minimum(first[:-1] + k, first[1:]) - 1
+    )  # of each atom; before its first if it has none
+    near = shell <= np.append(shell, 0)[last][i]
+    if not all_there_are and (count.min() < k or distance[near].max() > cutoff - 2 * SHELL):
+        return None
+    i, shell, order = i[near], shell[near], order[near]
+    j, shift = j[order].astype(np.int64), shift[order]
+    order = np.lexsort((*shift.T[::-1], j, crystal.numbers[j], shell))
+    return i[order], j[order], shift[order]
 
 
 VARIANTS = {"cgcnn": Cgcnn}

@@ -5,8 +5,8 @@
 central cell. It is not a function of the crystal: atoms of high-symmetry crystals are co-spherical,
 and Qhull cuts those cells in an order that depends on the order and rounding of its points.
 
-`canonical` is ours: the faces of the periodic Delaunay complex, one period of them, with co-spherical
-cells kept whole. See `crystalmesh.represent.tessellation`.
+`canonical` is ours: the faces of the periodic Delaunay complex, one period of them, with
+co-spherical cells kept whole. See `crystalmesh.represent.tessellation`.
 """
 
 import functools
@@ -116,20 +116,23 @@ class Canonical:
         found = tessellate(lattice, frac, self.settings.tolerance)
         sites, shifts, face = face_triangles(found)
         place = found.frac_coords[found.face_sites] + found.face_shift
-        centre = np.add.reduceat(place, found.face_pointer[:-1]) / np.diff(found.face_pointer)[:, None]
+        centre = (
+            np.add.reduceat(place, found.face_pointer[:-1]) / np.diff(found.face_pointer)[:, None]
+        )
         # A centre on the boundary but for rounding counts as on its lower side.
         shifts = shifts - np.floor(centre + EDGE).astype(np.int32)[face][:, None]
-        vertices, local = np.unique(
-            np.concatenate([sites[..., None], shifts], axis=2).reshape(-1, 4),
-            axis=0,
-            return_inverse=True,
-        )
+        # One number a vertex sorts faster than rows do.
+        low = shifts.min(axis=(0, 1))
+        box = (len(frac), *(shifts.max(axis=(0, 1)) - low + 1))
+        places = np.ravel_multi_index((sites, *np.moveaxis(shifts - low, 2, 0)), box)
+        vertices, local = np.unique(places, return_inverse=True)
+        vertex_site, *vertex_shift = np.unravel_index(vertices, box)
         return {
             "lattice": np.asarray(lattice, dtype=np.float64),
             "numbers": numbers.astype(np.uint8),
             "frac": frac.astype(np.float64),
-            "vertex_site": vertices[:, 0].astype(np.int32),
-            "vertex_shift": vertices[:, 1:].astype(np.int16),
+            "vertex_site": vertex_site.astype(np.int32),
+            "vertex_shift": (np.stack(vertex_shift, axis=1) + low).astype(np.int16),
             "faces": local.reshape(-1, 3).astype(np.int32),
         }
 
