@@ -26,6 +26,7 @@ ALL = 1024  # threads of a stage that starts processes itself; scaled down to --
 
 SPLITS = {(s.dataset, s.split): key for key, s in params.splits.items()}
 FEATURES = {(f.dataset, f.representation): (key, f) for key, f in params.features.items()}
+MESHES = ("published", "canonical")
 CRYSTALS = [
     f"data/crystals/{{dataset}}/{name}"
     for name in ("crystals.safetensors", "index.json", "rejected.csv")
@@ -83,6 +84,11 @@ def benchmarks(w):
 
 def published(w):
     return [f"results/{w.report}/metrics/{name}.json" for name in benchmarks(w)]
+
+
+def meshes(w):
+    """The meshes of a report's dataset, which tables count and figures draw."""
+    return at(*(f"data/features/{{dataset}}/mesh.{kind}/index.json" for kind in MESHES))(w)
 
 
 def splits(w):
@@ -240,11 +246,23 @@ rule published:
         "crystalmesh published {wildcards.report} {wildcards.benchmark}"
 
 
+rule stability:
+    input:
+        at(*CRYSTALS),
+        settings("reports.{report}", "representations.mesh"),
+    output:
+        "results/{report}/stability.json",
+    threads: ALL
+    shell:
+        "crystalmesh stability {wildcards.report}"
+
+
 rule tables:
     input:
         each("predictions/{experiment}.csv", "metrics/{experiment}.json"),
         published,
         at(*CRYSTALS),
+        meshes,
         splits,
         "paper/published.yaml",
         "env/requirements.lock",
@@ -259,9 +277,12 @@ rule tables:
 rule figures:
     input:
         each("predictions/{experiment}.csv", "history/{experiment}.csv"),
-        at("data/features/{dataset}/mesh.published/index.json", *CRYSTALS),
+        "results/{report}/stability.json",
+        at(*CRYSTALS),
+        meshes,
         splits,
-        settings("reports.{report}", "experiments.{report}", "models", "tasks"),
+        "benchmarks/representations.json",
+        settings("reports.{report}", "experiments.{report}", "models", "representations", "tasks"),
     output:
         report(directory("results/{report}/figures"), patterns=["{figure}.svg"]),
     shell:
@@ -295,6 +316,7 @@ rule ledger:
         each("checkpoints/{experiment}.safetensors", "history/{experiment}.csv"),
         each("predictions/{experiment}.csv", "metrics/{experiment}.json", "cards/{experiment}.json"),
         published,
+        "results/{report}/stability.json",
         "results/{report}/tables",
         "results/{report}/figures",
         "results/{report}/paper.pdf",

@@ -134,6 +134,15 @@ def published(report: Report, name: Benchmark) -> None:
 
 
 @app.command()
+def stability(report: Report) -> None:
+    """Measure how often meshes change when atoms move a little."""
+    project = _start(report)
+    from crystalmesh.report import stability
+
+    stability.build(project, report, _jobs())
+
+
+@app.command()
 def tables(report: Report) -> None:
     """Make the tables of a report."""
     project = _start(report)

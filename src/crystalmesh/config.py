@@ -136,6 +136,13 @@ class Experiment(Settings):
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
 
 
+class Stability(Settings):
+    """Which displacements are tried on how many crystals; see `crystalmesh.report.stability`."""
+
+    crystals: Count
+    displacements: tuple[Positive, ...] = Field(description="Angstrom, of every atom")
+
+
 class Report(Settings):
     """A set of experiments with one document: results/<report>/."""
 
@@ -145,6 +152,7 @@ class Report(Settings):
     mesh_picture: str = Field(
         description="id of the crystal whose mesh the report draws; the first, where it has none"
     )
+    stability: Stability
 
 
 class Params(Settings):

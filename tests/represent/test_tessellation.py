@@ -1,5 +1,6 @@
 """The periodic Delaunay complex: known crystals, Qhull, invariances, odd cells, errors."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from crystalmesh.represent import giftwrap
 from crystalmesh.represent.geometry import positions
 from crystalmesh.represent.mesh import Complex, tessellate
 
-FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+FCC: list[list[float]] = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 ROCK_SALT = [*FCC, [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
 DIAMOND = [*FCC, *([x + 0.25 for x in site] for site in FCC)]
 PEROVSKITE = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
@@ -84,7 +85,7 @@ def named(
 ) -> set[tuple[tuple[int, ...], ...]]:
     """Parts by their corners, up to order and translation; all different."""
     parts = []
-    for a, b in zip(pointer[:-1], pointer[1:], strict=True):
+    for a, b in itertools.pairwise(pointer):
         rows = sorted((int(i), *map(int, s)) for i, s in zip(sites[a:b], shifts[a:b], strict=True))
         parts.append(tuple((i, *np.subtract(s, rows[0][1:]).tolist()) for i, *s in rows))
     assert len(set(parts)) == len(parts)

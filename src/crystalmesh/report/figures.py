@@ -49,7 +49,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: Sequence[Any] = ("-", "--", ":", "-.")
 MANY = 600  # more test crystals than this are drawn as counts in hexagons
 BINS = (0, 1, 3, 10, 30, 100, 300, 1000, 10**9)  # training crystals of a space group
-MESH = "mesh.published"
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,10 @@ def build(project: Project, report: str) -> None:
         )
 
 
-def _colour(project: Project, model: str) -> str:
-    return COLOURS[list(project.params.models).index(model) % len(COLOURS)]
+def _colour(found: Sequence[Result], result: Result) -> str:
+    """A colour for each method of a report: results come in one order, so it is always the same."""
+    methods = sorted({r.method for r in found}, key=[r.method for r in found].index)
+    return COLOURS[methods.index(result.method) % len(COLOURS)]
 
 
 def _grid(panels: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
@@ -111,10 +112,10 @@ def mesh(
     project: Project, report: str, found: Sequence[Result], crystals: Crystals
 ) -> Drawing | None:
     """The published mesh of one crystal: its cell, the mesh, and the features of one face."""
-    if not any(r.experiment.representation == MESH for r in found):
+    if not any(r.experiment.representation == results.PUBLISHED for r in found):
         return None
     settings = project.params.reports[report]
-    folder = project.features(settings.dataset, MESH)
+    folder = project.features(settings.dataset, results.PUBLISHED)
     features = Features(folder)
     if not len(features):
         raise CrystalmeshError(f"{folder}: holds no mesh; run the stage represent again")
@@ -349,15 +350,15 @@ def _arrow(ax: Axes, end: NDArray[Any], colour: str) -> None:
 
 def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
     """Predicted against true value, for the largest experiment of each task and model."""
-    chosen: dict[tuple[str, str], Result] = {}
+    chosen: dict[tuple[str, tuple[str, str]], Result] = {}
     for result in found:  # largest first
         if result.task.kind == "regression":
-            chosen.setdefault((result.experiment.task, result.experiment.model), result)
+            chosen.setdefault((result.experiment.task, result.method), result)
     if not chosen:
         return None
     figure, axes = _grid(len(chosen), 1.95)
     for ax, result in zip(axes, chosen.values(), strict=True):
-        colour = _colour(project, result.experiment.model)
+        colour = _colour(found, result)
         low, high = _limits(np.concatenate([result.target, result.prediction]))
         if len(result.test) > MANY:
             shades = LinearSegmentedColormap.from_list("", [_mix(colour, 0.8), _mix(colour, -0.5)])
@@ -382,7 +383,7 @@ def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
             f"{count(len(result.test))} test",
             transform=ax.transAxes, va="top", fontsize=6,
         )  # fmt: skip
-    _model_legend(figure, project, list(chosen.values()))
+    _model_legend(figure, project, found, list(chosen.values()))
     return Drawing(
         "parity",
         figure,
@@ -426,7 +427,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
             highest.append(np.percentile(values, 97))
             ax.plot(
                 epochs, values,
-                color=_colour(project, result.experiment.model),
+                color=_colour(found, result),
                 linestyle=DASHES[min(order.index(len(result.train)), len(DASHES) - 1)],
                 label=count(len(result.train)),
             )  # fmt: skip
@@ -443,13 +444,13 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
         ax.legend(handles=lines, title="train crystals", title_fontsize=6, handlelength=2.2)
     for ax, group in zip(axes[len(groups) :], groups, strict=False):
         task = group[0].task
-        for model in dict.fromkeys(r.experiment.model for r in group):
-            own = sorted((r for r in group if r.experiment.model == model), key=_train_size)
+        for method in dict.fromkeys(r.method for r in group):
+            own = sorted((r for r in group if r.method == method), key=_train_size)
             bounds = np.array([results.interval(r.losses) for r in own]).T
             values = np.array([r.value for r in own])
             ax.errorbar(
                 [len(r.train) for r in own], values, yerr=np.abs(bounds - values), fmt="o-",
-                color=_colour(project, model), markersize=3, capsize=1.5, elinewidth=0.8,
+                color=_colour(found, own[0]), markersize=3, capsize=1.5, elinewidth=0.8,
             )  # fmt: skip
         _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 3))
         if task.kind == "regression":
@@ -457,7 +458,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
         ax.margins(0.15)
         ax.set_xlabel("training crystals")
         ax.set_ylabel(f"test {metric(task)} / {unit(task)}")
-    _model_legend(figure, project, found)
+    _model_legend(figure, project, found, found)
     above = "the metric on the validation crystals by epoch"
     below = (
         f"Above: {above}; the style of the line tells the number of training crystals. Below: the "
@@ -500,15 +501,22 @@ def _log_axis(axis: Any, set_scale: Any, ticks: Sequence[float] = (1, 2, 5)) -> 
 
 
 def _model_legend(
-    figure: Figure, project: Project, found: Sequence[Result], extra: Sequence[Line2D] = ()
+    figure: Figure,
+    project: Project,
+    found: Sequence[Result],
+    drawn: Sequence[Result],
+    extra: Sequence[Line2D] = (),
 ) -> None:
-    used = {r.experiment.model for r in found}
+    """The methods that are drawn, in the colours they have among all that are found."""
+    methods = {r.method: r for r in drawn}
     handles = [
-        Line2D([], [], color=_colour(project, name), marker="o", markersize=3, label=model.title)
-        for name, model in project.params.models.items()
-        if name in used
-    ] + list(extra)
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        Line2D(
+            [], [], color=_colour(found, r), marker="o", markersize=3,
+            label=results.title(project, r),
+        )
+        for r in sorted(methods.values(), key=lambda r: [f.method for f in found].index(r.method))
+    ] + list(extra)  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
 
 
 def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) -> Drawing:
@@ -532,7 +540,7 @@ def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) 
             ax.errorbar(
                 np.array(bins) + 0.12 * (place - (len(chosen) - 1) / 2), means,
                 yerr=np.abs(bounds - means), fmt="o--" if dashed else "o-", markersize=2.8,
-                color=_colour(project, result.experiment.model), capsize=1.2, elinewidth=0.7,
+                color=_colour(found, result), capsize=1.2, elinewidth=0.7,
                 markerfacecolor="white" if dashed else None,
             )  # fmt: skip
             last = max(last, *bins)
@@ -546,11 +554,12 @@ def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) 
         drawn += chosen
     figure.supxlabel("training crystals of the test crystal's space group", fontsize=7)
     same = [
-        Line2D([], [], color=_colour(project, "cgcnn"), linestyle="--", marker="o", markersize=3,
-               markerfacecolor="white", label="CGCNN on the mesh network's crystals")
-    ]  # fmt: skip
-    extra = same if any(dashed for _, dashed in drawn) else []
-    _model_legend(figure, project, [result for result, _ in drawn], extra)
+        Line2D([], [], color=_colour(found, result), linestyle="--", marker="o", markersize=3,
+               markerfacecolor="white", label="CGCNN on the published mesh's crystals")
+        for result, dashed in drawn
+        if dashed
+    ][:1]  # fmt: skip
+    _model_legend(figure, project, found, [result for result, _ in drawn], same)
     return Drawing(
         "space_groups",
         figure,
@@ -562,12 +571,12 @@ def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) 
 
 
 def _compared(group: Sequence[Result]) -> list[tuple[Result, bool]]:
-    """Of one task, each model's largest experiment (False), and CGCNN on the mesh's crystals."""
-    chosen: dict[str, Result] = {}
+    """Of one task, each method's largest experiment (False), and CGCNN on the mesh's crystals."""
+    chosen: dict[tuple[str, str], Result] = {}
     for result in group:  # largest first
-        chosen.setdefault(result.experiment.model, result)
-    mesh = results.largest(group, group[0].experiment.task, mesh=True)
-    same = results.equal_cgcnn(group, mesh) if mesh else None
+        chosen.setdefault(result.method, result)
+    mesh = results.largest(group, group[0].experiment.task, results.PUBLISHED)
+    same = results.equal(group, mesh, results.GRAPH) if mesh else None
     pairs = [(result, False) for result in chosen.values()]
     return pairs if same is None or same in chosen.values() else [*pairs, (same, True)]
 

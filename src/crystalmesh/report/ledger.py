@@ -40,7 +40,7 @@ def build(project: Project, report: str) -> None:
 def outputs(project: Project, report: str) -> list[Path]:
     """Every file that params.yaml says the report has; what an old setting left is not one."""
     folder = project.results(report)
-    paths = [folder / "paper.pdf"]
+    paths = [folder / "paper.pdf", folder / "stability.json"]
     for name in project.params.experiments[report]:
         paths += [
             project.checkpoint(report, name),

@@ -16,6 +16,7 @@ from crystalmesh.errors import CrystalmeshError
 LEVEL = 95  # per cent of the bootstrap intervals
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
+PUBLISHED, CANONICAL, GRAPH = "mesh.published", "mesh.canonical", "graph.cgcnn"
 BLOCK = 200_000  # numbers of resamples in memory at once
 
 
@@ -35,6 +36,11 @@ class Result:
     test: Sequence[str]
     target: Float[NDArray[np.float64], " n"]
     prediction: Float[NDArray[np.float64], " n"]
+
+    @property
+    def method(self) -> tuple[str, str]:
+        """Model and representation: what is compared with what."""
+        return self.experiment.model, self.experiment.representation
 
     @property
     def mesh(self) -> bool:
@@ -62,6 +68,7 @@ def load(project: Project, report: str) -> list[Result]:
     """
     params = project.params
     tasks, models = list(params.tasks), list(params.models)
+    order = [f"{m}.{v}" for m, variants in params.representations.items() for v in variants]
     results = []
     for name, experiment in params.experiments[report].items():
         path = project.predictions(report, name)
@@ -82,6 +89,7 @@ def load(project: Project, report: str) -> list[Result]:
         key=lambda r: (
             tasks.index(r.experiment.task),
             models.index(r.experiment.model),
+            order.index(r.experiment.representation),
             -len(r.train),
             r.name,
         ),
@@ -106,22 +114,33 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def largest(results: Sequence[Result], task: str, mesh: bool) -> Result | None:
-    """The mesh network, or CGCNN, that saw most crystals of a task; None where there is none."""
+def title(project: Project, result: Result) -> str:
+    """The method in words."""
+    name = project.params.models[result.experiment.model].title
+    return f"{name}, canonical" if result.experiment.representation == CANONICAL else name
+
+
+def largest(results: Sequence[Result], task: str, representation: str) -> Result | None:
+    """The experiment on a representation that saw most crystals of a task; None without any."""
     candidates = [
         r
         for r in results
-        if r.experiment.task == task and (r.mesh if mesh else r.experiment.model == "cgcnn")
+        if r.experiment.task == task and r.experiment.representation == representation
     ]
     return max(candidates, key=lambda r: len(r.train), default=None)
 
 
-def equal_cgcnn(results: Sequence[Result], mesh: Result) -> Result | None:
-    """The CGCNN experiment on the training and test parts of a mesh experiment."""
-    for result in results:
-        if result.experiment.model == "cgcnn" and _parts(result) == _parts(mesh):
-            return result
-    return None
+def equal(results: Sequence[Result], one: Result, representation: str) -> Result | None:
+    """The experiment on another representation with the training and test parts of `one`.
+
+    Of several models the one of the same name is taken, else the first.
+    """
+    candidates = [
+        r
+        for r in results
+        if r.experiment.representation == representation and _parts(r) == _parts(one)
+    ]
+    return min(candidates, key=lambda r: r.experiment.model != one.experiment.model, default=None)
 
 
 def _parts(result: Result) -> tuple[str, frozenset[str], frozenset[str]]:

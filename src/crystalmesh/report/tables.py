@@ -19,6 +19,7 @@ from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import results
 from crystalmesh.report.results import Result
+from crystalmesh.represent.store import Features
 
 # What a reader needs to know of the software; all of it stands in env/requirements.lock.
 PACKAGES = (
@@ -93,6 +94,7 @@ def build(project: Project, report: str) -> None:
         main_table(found, published, numbers),
         experiments_table(project, found, metrics, crystals),
         equal_table(project, found, numbers),
+        kinds_table(project, found, numbers),
         matbench_table(project, report, found, published, numbers),
         space_groups_table(found, crystals),
         settings_table(project, report, found),
@@ -223,34 +225,44 @@ def main_table(
         "main",
         (
             "task", "metric", "unit", "published_train", "published_mesh", "published_cgcnn",
-            "dft_low", "dft_high", "mesh_model", "mesh_train", "mesh", "cgcnn_same",
-            "cgcnn_train", "cgcnn",
+            "dft_low", "dft_high", "mesh_model", "mesh_train", "mesh", "canonical_same",
+            "cgcnn_same", "canonical_train", "canonical", "cgcnn_train", "cgcnn",
         ),
         (
             Column("task and metric", left=True),
-            Column("train", "published"),
-            Column("mesh", "published"),
-            Column("CGCNN", "published"),
-            Column("DFT error", "published"),
+            Column("train", "the study"),
+            Column("mesh", "the study"),
+            Column("CGCNN", "the study"),
+            Column("DFT error", "the study"),
             Column("train", "ours, equal size"),
-            Column("mesh", "ours, equal size"),
+            Column("published mesh", "ours, equal size"),
+            Column("canonical mesh", "ours, equal size"),
             Column("CGCNN", "ours, equal size"),
-            Column("train", "ours, largest"),
-            Column("CGCNN", "ours, largest"),
+            Column("train", "ours, largest canonical"),
+            Column("mesh", "ours, largest canonical"),
+            Column("train", "ours, largest CGCNN"),
+            Column("CGCNN", "ours, largest CGCNN"),
         ),
     )  # fmt: skip
     for name, task in _tasks(found).items():
         theirs = published["study"]["tasks"].get(name, {})
         dft = published["dft"].get(name, {})
-        mesh, cgcnn = (results.largest(found, name, mesh=kind) for kind in (True, False))
-        same = results.equal_cgcnn(found, mesh) if mesh else None
-        values = [r.value if r else None for r in (mesh, same, cgcnn)]
-        sizes = [len(r.train) if r else None for r in (mesh, cgcnn)]
+        mesh, canonical, cgcnn = (
+            results.largest(found, name, kind)
+            for kind in (results.PUBLISHED, results.CANONICAL, results.GRAPH)
+        )
+        same, other = (
+            results.equal(found, mesh, kind) if mesh else None
+            for kind in (results.CANONICAL, results.GRAPH)
+        )
+        ours = (mesh, same, other, canonical, cgcnn)
+        values = [r.value if r else None for r in ours]
+        sizes = [len(r.train) if r else None for r in ours]
         row = [
             name, metric(task), unit(task), theirs.get("n_train"), theirs.get("mesh"),
             theirs.get("cgcnn"), dft.get("low"), dft.get("high"),
             mesh.experiment.model if mesh else None,
-            sizes[0], values[0], values[1], sizes[1], values[2],
+            sizes[0], *values[:3], sizes[3], values[3], sizes[4], values[4],
         ]  # fmt: skip
         error = NONE
         if dft:
@@ -263,10 +275,11 @@ def main_table(
             shown(theirs.get("cgcnn"), task),
             error,
             _count(sizes[0]),
-            shown(values[0], task),
-            shown(values[1], task),
-            _count(sizes[1]),
-            shown(values[2], task),
+            *(shown(value, task) for value in values[:3]),
+            _count(sizes[3]),
+            shown(values[3], task),
+            _count(sizes[4]),
+            shown(values[4], task),
         ]
         table.add(row, cells)
         numbers |= {
@@ -279,15 +292,19 @@ def main_table(
         }
         if cgcnn:
             numbers |= {
-                f"{name}.cgcnn": cells[9],
+                f"{name}.cgcnn": cells[12],
                 f"{name}.cgcnn.interval": span(*results.interval(cgcnn.losses), task),
-                f"{name}.cgcnn.train": cells[8],
+                f"{name}.cgcnn.train": cells[11],
                 f"{name}.cgcnn.test": count(len(cgcnn.test)),
             }
         if mesh:
             numbers |= {f"{name}.mesh": cells[6], f"{name}.mesh.train": cells[5]}
         if same:
-            numbers[f"{name}.mesh.cgcnn"] = cells[7]
+            numbers[f"{name}.mesh.canonical"] = cells[7]
+        if other:
+            numbers[f"{name}.mesh.cgcnn"] = cells[8]
+        if canonical:
+            numbers |= {f"{name}.canonical": cells[10], f"{name}.canonical.train": cells[9]}
     numbers["tasks"] = list(_tasks(found))
     numbers["study.dataset"] = published["study"]["dataset"]
     numbers["study.split"] = published["study"]["split"]
@@ -348,8 +365,8 @@ def equal_table(project: Project, found: Sequence[Result], numbers: dict[str, An
     table = Table(
         "equal",
         (
-            "task", "model", "n_train", "n_test", "mesh", "cgcnn", "difference", "low", "high",
-            "unit",
+            "task", "model", "representation", "n_train", "n_test", "mesh", "cgcnn", "difference",
+            "low", "high", "unit",
         ),
         (
             Column("task and metric", left=True),
@@ -364,7 +381,7 @@ def equal_table(project: Project, found: Sequence[Result], numbers: dict[str, An
     )  # fmt: skip
     verdicts: Counter[str] = Counter(mesh=0, cgcnn=0, open=0)
     for mesh in (r for r in found if r.mesh):
-        cgcnn = results.equal_cgcnn(found, mesh)
+        cgcnn = results.equal(found, mesh, results.GRAPH)
         if cgcnn is None:
             continue
         task = mesh.task
@@ -376,14 +393,69 @@ def equal_table(project: Project, found: Sequence[Result], numbers: dict[str, An
         sizes = [len(mesh.train), len(mesh.test)]
         values = [mesh.value, cgcnn.value, float(difference.mean())]
         table.add(
-            [mesh.experiment.task, mesh.experiment.model, *sizes, *values, low, high, unit(task)],
+            [mesh.experiment.task, *mesh.method, *sizes, *values, low, high, unit(task)],
             [
-                heading(task), project.params.models[mesh.experiment.model].title,
+                heading(task), results.title(project, mesh),
                 *map(count, sizes), *(shown(v, task, 4) for v in values), span(low, high, task, 4),
             ],
         )  # fmt: skip
     numbers |= {f"equal.{key}": count(n) for key, n in verdicts.items()}
     numbers |= {"equal.all": count(verdicts.total()), "equal": bool(verdicts.total())}
+    table.merge()
+    return table
+
+
+def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+    """The mesh network on the canonical mesh beside the same network on the published one."""
+    table = Table(
+        "kinds",
+        (
+            "task", "model", "n_train", "n_test", "published", "canonical", "difference", "low",
+            "high", "unit", "triangles_published", "triangles_canonical",
+        ),
+        (
+            Column("task and metric", left=True),
+            Column("mesh network", left=True),
+            Column("train", "crystals"),
+            Column("test", "crystals"),
+            Column("published", "test metric"),
+            Column("canonical", "test metric"),
+            Column("difference", "canonical – published"),
+            Column("interval", "canonical – published"),
+            Column("published", "triangles a crystal"),
+            Column("canonical", "triangles a crystal"),
+        ),
+    )  # fmt: skip
+    sizes: dict[str, Mapping[str, int]] = {}
+    for canonical in (r for r in found if r.experiment.representation == results.CANONICAL):
+        published = results.equal(found, canonical, results.PUBLISHED)
+        if published is None or published.experiment.model != canonical.experiment.model:
+            continue
+        task = canonical.task
+        difference = results.paired(canonical, published)
+        low, high = results.interval(difference)
+        values = [published.value, canonical.value, float(difference.mean())]
+        triangles = []
+        for result in (published, canonical):
+            name = result.experiment.representation
+            if name not in sizes:
+                features = Features(project.features(result.experiment.dataset, name))
+                sizes[name] = {i: len(features[i]["faces"]) for i in features}
+            known = [sizes[name][i] for i in (*result.train, *result.test) if i in sizes[name]]
+            triangles.append(sum(known) / len(known))
+        numbers_of = [len(canonical.train), len(canonical.test)]
+        table.add(
+            [
+                canonical.experiment.task, canonical.experiment.model, *numbers_of, *values, low,
+                high, unit(task), *triangles,
+            ],
+            [
+                heading(task), project.params.models[canonical.experiment.model].title,
+                *map(count, numbers_of), *(shown(v, task, 4) for v in values),
+                span(low, high, task, 4), *(count(round(n)) for n in triangles),
+            ],
+        )  # fmt: skip
+    numbers["kinds"] = bool(table.rows)
     table.merge()
     return table
 
@@ -430,7 +502,7 @@ def matbench_table(
     for name in printed:
         block = next(iter(blocks[name].values()))
         counts += [count(block["n_all"]), count(block["n_test"])]
-        best = results.largest(found, name, mesh=False)
+        best = results.largest(found, name, results.GRAPH)
         other = best and len(best.test) != block["n_test"]
         note = f" (on {count(len(best.test))})" if best and other else ""
         ours += ["", shown(best.value if best else None, tasks[name], 4) + note]

@@ -951,8 +951,8 @@ def _assemble(
                 done = done or _within(members[f], shared[g], m)
             if done:
                 continue
-            # The one other cell that has the facet's corners too.
-            other, count, vertex = -1, 0, known[triples[f, 0]]
+            # The other cell that has the facet's corners too.
+            other, vertex = -1, known[triples[f, 0]]
             for e in range(pointer[vertex >> 36], pointer[(vertex >> 36) + 1]):
                 c = places[e, 0]
                 move = vertex - cells.items[places[e, 1]]
@@ -965,11 +965,11 @@ def _assemble(
                         every = False
                         break
                 if every:
-                    count += 1
                     other = c
                     for i in range(m):
                         shared[own, i] = _has(cells.items, begin, end, known[i] - move)
-            if count != 1:
+                    break
+            if other < 0:
                 status = INCONSISTENT
                 break
             size = 0

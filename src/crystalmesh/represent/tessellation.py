@@ -134,8 +134,8 @@ def tessellate(
         raise CrystalmeshError(f"the tolerance must be above 0 Angstrom, not {tolerance}")
     if not giftwrap.volume_of(lattice) > 1e-12 * np.prod(np.linalg.norm(lattice, axis=1)):
         raise CrystalmeshError("the lattice vectors are linearly dependent")
-    # 64 neighbours an atom are enough for most crystals; a run that needs more says how far.
-    reach = (64 / len(frac) * giftwrap.volume_of(lattice) * 3 / (4 * np.pi)) ** (1 / 3)
+    # 56 neighbours an atom are enough for most crystals; a run that needs more says how far.
+    reach = (56 / len(frac) * giftwrap.volume_of(lattice) * 3 / (4 * np.pi)) ** (1 / 3)
     room, asked = 1, tolerance
     found: Any
     while tolerance > 1e-9:
