@@ -58,7 +58,10 @@ TREE: dict[str, Any] = {
         }
     },
     "representations": {
-        "mesh": {"published": {"symprec": 0.01, "supercell": 5, "tolerance": 0.05}},
+        "mesh": {
+            "published": {"symprec": 0.01, "supercell": 5, "tolerance": 0.05},
+            "canonical": {"symprec": 0.01, "tolerance": 0.001},
+        },
         "graph": {"cgcnn": {"neighbours": 12, "cutoff": 8.0}},
     },
     "features": {
@@ -68,7 +71,7 @@ TREE: dict[str, Any] = {
             "split": "60-20-20",
             "sizes": "all",
         }
-        for name in ("mesh.published", "graph.cgcnn")
+        for name in ("mesh.published", "mesh.canonical", "graph.cgcnn")
     },
     "models": {
         "cgcnn": {
@@ -104,6 +107,7 @@ TREE: dict[str, Any] = {
             "dataset": "tiny",
             "numerics": "native",
             "mesh_picture": "mp-1",
+            "stability": {"crystals": 4, "displacements": [1.0e-4, 1.0e-2]},
         }
     },
     "experiments": {

@@ -16,7 +16,7 @@ from crystalmesh.config import Project
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystal, Crystals, save
 from crystalmesh.report import figures, ledger, metrics, paper, published, tables
-from crystalmesh.represent.mesh import tessellate_supercell
+from crystalmesh.represent.mesh import Canonical, tessellate_supercell
 
 ROOT = Path(__file__).parents[2]
 Maker = Callable[..., Project]
@@ -26,6 +26,7 @@ DEFAULT = {
     "log_k-mesh_release-60": ("log_k", "mesh_release", 60),
     "space_group-cgcnn-80": ("space_group", "cgcnn", 80),
     "space_group-mesh_release-80": ("space_group", "mesh_release", 80),
+    "log_k-mesh_release-canonical-60": ("log_k", "mesh_release", 60),
 }
 NACL = Crystal(
     id="x-7",
@@ -65,13 +66,15 @@ def tree(experiments: dict[str, tuple[str, str, Any]], benchmark: bool) -> dict[
             "toy": {
                 "title": "A toy report", "dataset": "toy", "numerics": "native",
                 "mesh_picture": NACL.id,
+                "stability": {"crystals": 3, "displacements": [0.0001, 0.01]},
             }
         },
         "experiments": {
             "toy": {
                 name: {
                     "dataset": "toy", "task": task, "split": "60-20-20", "size": size,
-                    "representation": representation.get(model, "mesh.published"),
+                    "representation": "mesh.canonical" if "canonical" in name
+                    else representation.get(model, "mesh.published"),
                     "model": model,
                 }
                 for name, (task, model, size) in experiments.items()
@@ -115,15 +118,35 @@ def write_crystals(project: Project, n: int) -> None:
 
 
 def write_meshes(project: Project) -> None:
-    """The mesh of NaCl in the format of the feature store."""
-    arrays = tessellate_supercell(NACL.lattice, NACL.frac, NACL.numbers, 5, 0.05)
-    folder = project.features("toy", "mesh.published")
-    tensors = dict(arrays)
-    tensors |= {f"{key}.pointer": np.array([0, len(a)]) for key, a in arrays.items()}
-    shard = folder / "shard-0000.safetensors"
-    files.write_tensors(shard, tensors)
-    index = {"ids": [NACL.id], "rejected": {}, "shards": {shard.name: files.sha256(shard)}}
-    files.write_json(folder / "index.json", index)
+    """The meshes of NaCl in the format of the feature store."""
+    canonical = Canonical(project.params.representation("mesh.canonical"))
+    for name, arrays in (
+        ("mesh.published", tessellate_supercell(NACL.lattice, NACL.frac, NACL.numbers, 5, 0.05)),
+        ("mesh.canonical", canonical.build(NACL)),
+    ):
+        folder = project.features("toy", name)
+        tensors = dict(arrays)
+        tensors |= {f"{key}.pointer": np.array([0, len(a)]) for key, a in arrays.items()}
+        shard = folder / "shard-0000.safetensors"
+        files.write_tensors(shard, tensors)
+        index = {"ids": [NACL.id], "rejected": {}, "shards": {shard.name: files.sha256(shard)}}
+        files.write_json(folder / "index.json", index)
+
+
+def write_measured(project: Project) -> None:
+    """What the stage `stability` and the benchmark leave for the figures."""
+    kinds = ("mesh.published", "mesh.canonical")
+    files.write_json(
+        project.results("toy") / "stability.json",
+        {
+            "crystals": 3,
+            "displacements": [0.0001, 0.01],
+            "described anew": dict.fromkeys(kinds, 0.5),
+            "displaced": {kind: [0.25, 1.0] for kind in kinds},
+        },
+    )
+    (project.root / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "representations.json", project.root / "benchmarks")
 
 
 def write_experiment(project: Project, report: str, name: str, spread: float) -> None:
@@ -203,9 +226,10 @@ def build_project(
     (root / "env" / "requirements.lock").write_text("numpy==2.4.6\nother==1\ntorch==2.13.0+cpu\n")
     project = config.load(root)
     write_crystals(project, n)
+    write_measured(project)
     splits.build(project, "toy-60-20-20")
     names = project.params.experiments["toy"]
-    if any(e.representation == "mesh.published" for e in names.values()):
+    if any(e.representation.startswith("mesh.") for e in names.values()):
         write_meshes(project)
     for name, experiment in names.items():
         write_experiment(project, "toy", name, 0.1 if experiment.model == "cgcnn" else 0.3)

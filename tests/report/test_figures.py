@@ -11,7 +11,7 @@ from crystalmesh.report import figures, results
 from crystalmesh.represent.mesh import tessellate_supercell
 from tests.report.conftest import NACL, Maker
 
-ALL = {"mesh", "parity", "learning_curves", "space_groups"}
+ALL = {"mesh", "stability", "speed", "parity", "learning_curves", "space_groups"}
 
 
 def listed(project: Project) -> dict[str, dict[str, str]]:
@@ -92,6 +92,15 @@ def test_a_damaged_history_is_one_line(make: Maker, text: str, message: str) -> 
     project.history("toy", "a").write_text(text)
     with pytest.raises(CrystalmeshError, match=rf"a\.csv: {message}"):
         figures.learning_curves(project, "toy", results.load(project, "toy"))
+
+
+@pytest.mark.parametrize("name", ["results/toy/stability.json", "benchmarks/representations.json"])
+def test_damaged_measurements_are_one_line(make: Maker, name: str) -> None:
+    project = make(experiments={"a": ("e_form", "cgcnn", "all")}, benchmark=False)
+    files.write_json(project.root / name, {"displacements": ["far"]})
+    with pytest.raises(CrystalmeshError, match="damaged") as error:
+        figures.build(project, "toy")
+    assert "\n" not in str(error.value)
 
 
 def test_draw_mesh_of_a_skew_cell() -> None:

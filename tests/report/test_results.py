@@ -30,6 +30,7 @@ def named(found: list[Result], name: str) -> Result:
 def test_load_orders_by_task_model_and_size(found: list[Result]) -> None:
     assert [r.name for r in found] == [
         "log_k-cgcnn-all", "log_k-cgcnn-60", "log_k-mesh_release-60",
+        "log_k-mesh_release-canonical-60",
         "space_group-cgcnn-80", "space_group-mesh_release-80",
     ]  # fmt: skip
 
@@ -79,12 +80,22 @@ def test_the_block_of_resamples_does_not_change_the_interval(
 
 
 def test_largest_and_its_equal(found: list[Result]) -> None:
-    mesh = results.largest(found, "log_k", mesh=True)
+    mesh = results.largest(found, "log_k", results.PUBLISHED)
     assert mesh is named(found, "log_k-mesh_release-60")
-    assert results.largest(found, "log_k", mesh=False) is named(found, "log_k-cgcnn-all")
-    assert results.largest(found, "e_form", mesh=True) is None
-    assert results.equal_cgcnn(found, mesh) is named(found, "log_k-cgcnn-60")
-    assert results.equal_cgcnn([mesh], mesh) is None
+    assert results.largest(found, "log_k", results.GRAPH) is named(found, "log_k-cgcnn-all")
+    assert results.largest(found, "e_form", results.PUBLISHED) is None
+    assert results.equal(found, mesh, results.GRAPH) is named(found, "log_k-cgcnn-60")
+    canonical = named(found, "log_k-mesh_release-canonical-60")
+    assert results.equal(found, mesh, results.CANONICAL) is canonical
+    assert results.equal([mesh], mesh, results.GRAPH) is None
+
+
+def test_a_method_is_a_model_on_a_representation(finished: Project, found: list[Result]) -> None:
+    published, canonical = (
+        named(found, f"log_k-mesh_release{kind}-60") for kind in ("", "-canonical")
+    )
+    assert published.method != canonical.method
+    assert results.title(finished, canonical) == results.title(finished, published) + ", canonical"
 
 
 def test_paired_matches_by_crystal(found: list[Result]) -> None:

@@ -50,6 +50,8 @@ def test_main_puts_published_and_ours_side_by_side(finished: Project) -> None:
     assert (row["published_train"], row["published_mesh"]) == ("4585", "0.072")
     assert (row["mesh_train"], row["cgcnn_train"]) == ("36", "93")
     assert float(row["cgcnn_same"]) == pytest.approx(metrics["value"])
+    canonical = files.read_json(finished.metrics("toy", "log_k-mesh_release-canonical-60"))
+    assert float(row["canonical_same"]) == float(row["canonical"]) == canonical["value"]
     printed = cells(finished, "main")
     assert printed[0][0] == "bulk modulus (MAE, log₁₀(GPa))"
     assert printed[1][2:4] == ["86.9", "46.0"]
@@ -61,7 +63,7 @@ def test_experiments_have_all_that_a_reader_needs(finished: Project) -> None:
         assert low <= value <= high
         assert row["parameters"] == "12345"
     printed = cells(finished, "experiments")
-    assert [row[0] == "" for row in printed] == [False, True, True, False, True]
+    assert [row[0] == "" for row in printed] == [False, True, True, True, False, True]
 
 
 def test_equal_compares_the_same_crystals(finished: Project) -> None:
@@ -70,7 +72,17 @@ def test_equal_compares_the_same_crystals(finished: Project) -> None:
     assert float(row["low"]) > 0  # the made-up mesh is three times worse
     numbers = files.read_json(finished.results("toy") / "tables" / "numbers.json")
     verdicts = [int(numbers[f"equal.{key}"]) for key in ("cgcnn", "mesh", "open")]
-    assert sum(verdicts) == int(numbers["equal.all"]) == 2
+    assert sum(verdicts) == int(numbers["equal.all"]) == 3
+
+
+def test_kinds_compares_the_two_meshes(finished: Project) -> None:
+    (row,) = rows(finished, "kinds")
+    assert (row["task"], row["model"], row["n_train"]) == ("log_k", "mesh_release", "36")
+    expected = float(row["canonical"]) - float(row["published"])
+    assert float(row["difference"]) == pytest.approx(expected)
+    # only one crystal of this project has meshes: NaCl, eight cubes of six squares, shared by two
+    if row["triangles_canonical"]:
+        assert (row["triangles_canonical"], row["triangles_published"]) == ("96.0", "799.0")
 
 
 def test_matbench_has_published_and_ours(finished: Project) -> None:
@@ -129,7 +141,7 @@ def test_a_mesh_without_its_equal(make: Maker) -> None:
     tables.build(project, "toy")
     row = cells(project, "main")[0]
     assert row[6] != tables.NONE
-    assert row[7:] == [tables.NONE] * 3
+    assert row[7:] == [tables.NONE] * 6
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.graph import Cgcnn
+from crystalmesh.represent.graph import SHELL, Cgcnn, _nearest
 
 GRAPH = Cgcnn({"neighbours": 12, "cutoff": 8.0})
 
@@ -50,6 +50,74 @@ def test_a_tie_in_the_last_shell_goes_to_the_lighter_element() -> None:
     for row, z in zip(distance, numbers, strict=True):
         last = np.isclose(row, row[-1], atol=1e-3)
         assert (np.diff(z[last]) >= 0).all()
+
+
+def by_the_rule(one: Crystal, places: int = 12, cutoff: float = 8.0) -> list[list[tuple[int, ...]]]:
+    """pymatgen's neighbours in the order that `Cgcnn` states: site and shift of each."""
+    structure = Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)
+    rows = []
+    for found in structure.get_all_neighbors(cutoff):
+        found = sorted(found, key=lambda n: n.nn_distance)
+        shells, before = [0], found[0].nn_distance
+        for neighbour in found[1:]:
+            shells.append(shells[-1] + (neighbour.nn_distance - before > SHELL))
+            before = neighbour.nn_distance
+        keys = [
+            (shell, int(one.numbers[n.index]), n.index, *map(int, n.image))
+            for shell, n in zip(shells, found, strict=True)
+        ]
+        rows.append([key[2:] for key in sorted(keys)[:places]])
+    return rows
+
+
+PROTOTYPES = {
+    "fcc: 12 in the first shell": (
+        3.6, [29] * 4, [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]],
+    ),
+    "bcc: 8 and 6 neighbours": (2.9, [26] * 2, [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    "CsCl: 8 and 6 neighbours": (4.1, [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    "perovskite": (
+        3.9, [38, 22, 8, 8, 8],
+        [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+    ),
+}  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PROTOTYPES)),
+    seed=st.integers(0, 10_000),
+    scale=st.floats(0.8, 1.6),
+    noise=st.sampled_from([0.0, 1e-9, 1e-6]),
+)
+def test_the_twelve_are_pymatgens_ties_included(
+    name: str, seed: int, scale: float, noise: float
+) -> None:
+    """Wherever the distances fall: no shell is cut by rounding, whatever the scale."""
+    edge, numbers, frac = PROTOTYPES[name]
+    rng = np.random.default_rng(seed)
+    moved = np.array(frac) + rng.normal(scale=noise / edge, size=(len(frac), 3))
+    one = Crystal("x", "X", np.eye(3) * edge * scale, np.array(numbers), moved)
+    graph = GRAPH.build(one)
+    rows = [
+        [(int(j), *map(int, s)) for j, s in zip(*row, strict=True)]
+        for row in zip(graph["neighbour"], graph["shift"], strict=True)
+    ]
+    assert rows == by_the_rule(one)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), atoms=st.integers(1, 6), edge=st.floats(2.5, 6.0))
+def test_a_near_cutoff_finds_what_a_far_one_does(seed: int, atoms: int, edge: float) -> None:
+    one = random_crystal(seed, atoms, edge)
+    graph = GRAPH.build(one)
+    far = _nearest(one, 12, 8.0, all_there_are=True)
+    assert far is not None
+    for site in range(atoms):
+        mine = far[0] == site
+        kept = graph["neighbour"][site] >= 0
+        assert graph["neighbour"][site][kept].tolist() == far[1][mine][:12].tolist()
+        np.testing.assert_array_equal(graph["shift"][site][kept], far[2][mine][:12])
 
 
 def _corners() -> np.ndarray:

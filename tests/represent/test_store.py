@@ -27,7 +27,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("key", ["tiny-graph_cgcnn", "tiny-mesh_published"])
+@pytest.mark.parametrize("key", ["tiny-graph_cgcnn", "tiny-mesh_published", "tiny-mesh_canonical"])
 def test_result_does_not_depend_on_the_number_of_processes(project: Project, key: str) -> None:
     name = project.params.features[key].representation
     found = []
@@ -68,6 +68,23 @@ def test_a_bad_crystal_is_listed_and_does_not_stop_the_others(
     assert features.rejected == {"mp-3": "mp-3: no such luck"}
     assert len(features) == 29
     assert "mp-3" not in features
+
+
+def test_what_nobody_thought_of_does_not_stop_the_others_either(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = graph.Cgcnn.build
+
+    def broken(self: graph.Cgcnn, crystal: Crystal) -> dict[str, Any]:
+        if crystal.id in ("mp-3", "mp-4"):
+            raise ZeroDivisionError("by\nzero")
+        return build(self, crystal)
+
+    monkeypatch.setattr(graph.Cgcnn, "build", broken)
+    store.build(project, "tiny-graph_cgcnn", 1)
+    features = Features(folder(project))
+    assert features.rejected == dict.fromkeys(("mp-3", "mp-4"), "ZeroDivisionError: by zero")
+    assert "rejected mp-3 (ZeroDivisionError: by zero)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -295,7 +295,15 @@ def test_order_of_the_arrays_is_fixed() -> None:
         (np.diag([1.0, 1.0, 0.0]), np.zeros((1, 3)), 1e-3, "linearly dependent"),
         (np.eye(3), np.zeros((2, 3)), 1e-3, "two sites lie within"),
         (np.eye(3), np.array([[0, 0, 0], [0.999, 1.0, -1.0]]), 1e-3, "two sites lie within"),
-        (np.eye(3), np.zeros((1, 3)), 0.0, "above 0"),
+        (np.eye(3), np.zeros((1, 3)), 0.0, "must lie between"),
+        (np.eye(3), np.zeros((1, 3)), np.inf, "must lie between"),
+        (3 * np.eye(3), np.array([[5e9, 0, 0]]), 1e-3, "wrap the coordinates"),
+        (
+            np.array([[3, 0, 0], [3e10, 3, 0], [0, 0, 3]]),
+            np.zeros((1, 3)),
+            1e-3,
+            "dependent|reduce",
+        ),
         (np.diag([0.5, 0.5, 3000.0]), np.zeros((1, 3)), 1e-3, "wider than"),
     ],
 )

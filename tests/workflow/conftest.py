@@ -35,7 +35,8 @@ def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProc
 
 def copy_project(root: Path) -> Path:
     """The files that make the project, without data and results."""
-    for name in (*FILES, "env/requirements.lock", ".gitignore"):
+    more = ("env/requirements.lock", "benchmarks/representations.json", ".gitignore")
+    for name in (*FILES, *more):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     for name in FOLDERS:

@@ -43,6 +43,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.1,
 }
+VIEW = (-68, 16)  # azimuth and elevation of crystals, degrees
 WIDTH = 6.7  # inches, the document's line
 # Okabe and Ito's colours, told apart by all readers; models take them in params.yaml's order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -74,6 +75,8 @@ def build(project: Project, report: str) -> None:
             drawing
             for drawing in (
                 mesh(project, report, found, crystals),
+                stability(project, report),
+                speed(project),
                 parity(project, found),
                 learning_curves(project, report, found),
                 space_groups(project, found, crystals),
@@ -122,46 +125,72 @@ def mesh(
     name = settings.mesh_picture if settings.mesh_picture in features else next(iter(features))
     arrays = features[name]
     formula = crystals.formulas[crystals.position(name)]
-    return Drawing(
-        "mesh",
-        draw_mesh(arrays),
-        f"The published mesh of {formula} ({name}). (a) The refined conventional cell. (b) The "
+    canonical = Features(project.features(settings.dataset, results.CANONICAL)).get(name)
+    caption = (
+        f"Meshes of {formula} ({name}). (a) The refined conventional cell. (b) The published "
         f"mesh: the {count(len(arrays['faces']))} triangular faces, on "
         f"{count(len(arrays['vertex_site']))} vertices, of all Delaunay tetrahedra that touch the "
-        "cell; atoms outside the cell are drawn small. (c) What the network reads of each face.",
-        f"Three drawings: unit cell of {formula}, its tetrahedral mesh, one face with its vectors.",
+        "cell; atoms outside the cell are drawn small. "
+    )
+    if canonical is not None:
+        caption += (
+            f"(c) The canonical mesh: the {count(len(canonical['faces']))} triangles of the faces "
+            "of one period. "
+        )
+    return Drawing(
+        "mesh",
+        draw_mesh(arrays, canonical),
+        caption + "Last: what the network reads of each face.",
+        f"Drawings of the unit cell of {formula}, its meshes, and one face with its vectors.",
     )
 
 
-def draw_mesh(arrays: Mapping[str, NDArray[Any]]) -> Figure:
-    """Cell, mesh and one face, in parallel projection with the nearer things in front.
+Scene = tuple[
+    Float[NDArray[Any], "v 3"], NDArray[np.int64], Float[NDArray[Any], " v"], NDArray[np.bool_]
+]
+
+
+def _scene(arrays: Mapping[str, NDArray[Any]]) -> Scene:
+    """Points (right, up, towards the reader), kinds and radii of the atoms; which are inside."""
+    site, lattice = arrays["vertex_site"], arrays["lattice"]
+    place = arrays["frac"][site] + arrays["vertex_shift"]
+    inside = ((place > -1e-3) & (place < 1 + 1e-3)).all(axis=1)
+    kinds = arrays["numbers"].astype(int)[site]
+    points = (place @ lattice - lattice.sum(axis=0) / 2) @ _camera(*VIEW)
+    return points, kinds, 0.42 * covalent_radii[kinds], inside
+
+
+def draw_mesh(
+    arrays: Mapping[str, NDArray[Any]], canonical: Mapping[str, NDArray[Any]] | None = None
+) -> Figure:
+    """Cell, mesh or meshes and one face, in parallel projection with the nearer things in front.
 
     Drawn here rather than by mplot3d, which sorts whole collections and so cannot put an atom
     between two faces.
     """
-    lattice, numbers = arrays["lattice"], arrays["numbers"].astype(int)
-    site, shift, faces = arrays["vertex_site"], arrays["vertex_shift"], arrays["faces"]
-    place = arrays["frac"][site] + shift
-    inside = ((place > -1e-3) & (place < 1 + 1e-3)).all(axis=1)
-    kinds = numbers[site]
-    camera = _camera(azimuth=-68, elevation=16)
-    points = (place @ lattice - lattice.sum(axis=0) / 2) @ camera  # right, up, towards the reader
+    lattice, faces = arrays["lattice"], arrays["faces"]
+    points, kinds, radius, inside = _scene(arrays)
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
-    box = ((corners - 0.5) @ lattice) @ camera
-    radius = 0.42 * covalent_radii[kinds]
+    box = ((corners - 0.5) @ lattice) @ _camera(*VIEW)
 
-    figure = Figure(figsize=(WIDTH, 2.5))
-    axes = figure.subplots(1, 3, width_ratios=[0.9, 1.2, 1.0])
-    figure.subplots_adjust(left=0, right=1, bottom=0.02, top=0.93, wspace=0.03)
-    for ax, title in zip(
-        axes, ("(a) conventional cell", "(b) mesh", "(c) features of a face"), strict=True
-    ):
+    figure = Figure(figsize=(WIDTH, 2.5 if canonical is None else 2.1))
+    ratios = [0.9, 1.2, 1.0] if canonical is None else [0.8, 1.15, 0.95, 0.95]
+    axes = figure.subplots(1, len(ratios), width_ratios=ratios)
+    figure.subplots_adjust(left=0, right=1, bottom=0.02, top=0.9, wspace=0.03)
+    titles = ["conventional cell", "published mesh", "canonical mesh", "features of a face"]
+    if canonical is None:
+        titles.remove("canonical mesh")
+    for ax, letter, words in zip(axes, "abcd", titles, strict=False):
         ax.set_axis_off()
         ax.set_aspect("equal", adjustable="datalim")  # keeps the titles on one line
-        ax.set_title(title)
+        ax.set_title(f"({letter}) {words}")
     _draw_scene(axes[0], points[inside], kinds[inside], radius[inside], box, np.empty((0, 3, 3)))
     _draw_scene(axes[1], points, kinds, np.where(inside, radius, radius / 2.2), box, points[faces])
-    _draw_face(axes[2], points, kinds, faces)
+    if canonical is not None:
+        own, own_kinds, size, within = _scene(canonical)
+        size = np.where(within, size, size / 2.2)
+        _draw_scene(axes[2], own, own_kinds, size, box, own[canonical["faces"]])
+    _draw_face(axes[-1], points, kinds, faces)
     present = dict.fromkeys(sorted(set(kinds.tolist())))
     figure.legend(
         handles=[
@@ -343,6 +372,112 @@ def _arrow(ax: Axes, end: NDArray[Any], colour: str) -> None:
         },
         zorder=4,
     )  # fmt: skip
+
+
+# How meshes are made ------------------------------------------------------------------------------
+
+KINDS = {
+    results.PUBLISHED: ("published mesh", "#D55E00"),
+    results.CANONICAL: ("canonical mesh", "#0072B2"),
+}
+# Names in benchmarks/representations.json, in words; canonical blue, published orange, graph green.
+TIMED = {
+    "original": ("published mesh, original steps", "#D55E00", ":"),
+    "published": ("published mesh", "#D55E00", "-"),
+    "canonical": ("canonical mesh with spglib's cell", "#0072B2", ":"),
+    "complex": ("canonical complex", "#0072B2", "-"),
+    "qhull": ("Qhull alone, on its points", "0.45", "--"),
+    "pymatgen": ("graph by pymatgen's neighbours", "#009E73", ":"),
+    "graph": ("crystal graph", "#009E73", "-"),
+}
+STAGES = {results.CANONICAL: "canonical mesh", results.GRAPH: "crystal graph"}
+
+
+def stability(project: Project, report: str) -> Drawing:
+    """The share of crystals whose mesh changes when atoms move by a little."""
+    path = project.results(report) / "stability.json"
+    content = files.read_json(path)
+    figure = Figure(figsize=(WIDTH * 0.62, 2.1), layout="constrained")
+    ax = figure.subplots()
+    try:
+        sizes = [float(size) for size in content["displacements"]]
+        anew = min(sizes) / 10  # the place of "not displaced" on a logarithmic axis
+        for kind, (name, colour) in KINDS.items():
+            values = [content["described anew"][kind], *content["displaced"][kind]]
+            shares = 100 * np.array(values, dtype=float)
+            ax.plot(sizes, shares[1:], "o-", color=colour, markersize=3.5, label=name)
+            ax.plot([anew], shares[:1], "s", color=colour, markersize=4)
+        crystals = int(content["crystals"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+    ax.set_xscale("log")
+    places = [anew, *sizes]
+    ax.set_xticks(places, ["described\nanew", *(f"{size:g}" for size in sizes)])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("displacement of every atom / Å")
+    ax.set_ylabel("meshes that change / %")
+    ax.set_ylim(-3, 103)
+    ax.legend()
+    return Drawing(
+        "stability",
+        figure,
+        f"Share of {count(crystals)} crystals whose mesh changes: when the crystal is described "
+        "anew (rotated, its origin shifted, its sites permuted: squares), and when every atom "
+        "moves by a small distance in a random direction.",
+        "Line plot of the share of changed meshes against the displacement of the atoms.",
+    )
+
+
+def speed(project: Project) -> Drawing:
+    """What meshes and graphs cost, as benchmarks/representations.py measured it."""
+    path = project.root / "benchmarks" / "representations.json"
+    content = files.read_json(path)
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    try:
+        rows = content["by_atoms"]
+        for name, (label, colour, dashes) in TIMED.items():
+            times = [1e3 * row[name] for row in rows]
+            axes[0].plot(
+                [row["atoms"] for row in rows], times, dashes, color=colour, label=label,
+            )  # fmt: skip
+        for name, label in STAGES.items():
+            stage = content["by_crystals"][name]
+            sizes = [row["crystals"] for row in stage]
+            rate = [row["crystals"] / row["seconds"] for row in stage]
+            memory = [row["peak_bytes"] / 2**30 for row in stage]
+            for ax, values in ((axes[1], rate), (axes[2], memory)):
+                colour = TIMED["complex" if name == results.CANONICAL else "graph"][1]
+                ax.plot(sizes, values, "o-", color=colour, markersize=3, label=label)
+        machine = f"{content['machine']['processor']}, {content['machine']['cores']} cores"
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
+    for ax, words in zip(
+        axes,
+        (
+            ("atoms a cell", "ms a crystal, one core"),
+            ("crystals", "crystals/s, two processes"),
+            ("crystals", "peak memory / GiB"),
+        ),
+        strict=True,
+    ):
+        ax.set_xscale("log")
+        ax.set_xlabel(words[0])
+        ax.set_ylabel(words[1])
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_ylim(bottom=0)
+    axes[1].legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=6)
+    return Drawing(
+        "speed",
+        figure,
+        "Cost of meshes and graphs, measured once by benchmarks/representations.py on "
+        f"structures of the Materials Project ({machine}). Left: one crystal after the other. "
+        "Middle and right: the stage that writes the features, all its processes together.",
+        "Three line plots: time a crystal by atoms, crystals a second and memory by crystals.",
+    )
 
 
 # The results --------------------------------------------------------------------------------------

@@ -20,19 +20,22 @@ SEED = 0
 MOVED = 0.1  # Angstrom: perimeters of the triangles that differ by more are not the same triangles
 
 
+_crystals = cache(Crystals.load)  # read once a process
+
+
 def build(project: Project, report: str, jobs: int) -> None:
     """Write results/<report>/stability.json: the share of crystals whose mesh changes.
 
     Every k-th crystal of the report's dataset is described anew (rotated, shifted, its sites
     permuted) and its atoms are moved, each by the same distance in a random direction. A mesh has
     changed if its triangles are more or fewer, or if their sorted perimeters differ by more than
-    `MOVED` anywhere: what a network sees, without regard to names. The result does not depend on
-    `jobs`, the number of processes.
+    `MOVED` anywhere. That is a lower bound: a square cut along its other diagonal keeps them all.
+    The result does not depend on `jobs`, the number of processes.
     """
     settings = lookup(project.params.reports, report, "report")
     wanted = settings.stability
     folder = project.crystals(settings.dataset)
-    total = len(Crystals.load(folder))
+    total = len(_crystals(folder))
     rows = np.unique(np.linspace(0, total - 1, min(wanted.crystals, total)).astype(int)).tolist()
     kinds = {name: project.params.representation(name) for name in (PUBLISHED, CANONICAL)}
     work = partial(_examine, kinds, folder, wanted.displacements)
@@ -51,9 +54,6 @@ def build(project: Project, report: str, jobs: int) -> None:
             "displaced": dict(zip(kinds, shares[:, 1:].tolist(), strict=True)),
         },
     )
-
-
-_crystals = cache(Crystals.load)  # read once a process
 
 
 def _examine(

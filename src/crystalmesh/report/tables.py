@@ -442,7 +442,7 @@ def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, An
                 features = Features(project.features(result.experiment.dataset, name))
                 sizes[name] = {i: len(features[i]["faces"]) for i in features}
             known = [sizes[name][i] for i in (*result.train, *result.test) if i in sizes[name]]
-            triangles.append(sum(known) / len(known))
+            triangles.append(sum(known) / len(known) if known else None)
         numbers_of = [len(canonical.train), len(canonical.test)]
         table.add(
             [
@@ -452,7 +452,8 @@ def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, An
             [
                 heading(task), project.params.models[canonical.experiment.model].title,
                 *map(count, numbers_of), *(shown(v, task, 4) for v in values),
-                span(low, high, task, 4), *(count(round(n)) for n in triangles),
+                span(low, high, task, 4),
+                *(_count(None if n is None else round(n)) for n in triangles),
             ],
         )  # fmt: skip
     numbers["kinds"] = bool(table.rows)

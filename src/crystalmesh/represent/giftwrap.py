@@ -31,7 +31,9 @@ COINCIDENT = 1e-2  # Angstrom: two sites this near are one site given twice
 
 MOST_CELLS = 500  # lattice vectors that an empty sphere may span: shifts have 12 bits
 
-DONE, FULL, SHORT, INCONSISTENT, COLLISION, THIN = range(6)  # how `wrap` may end
+MOST_SKEW = 10_000  # lattice vectors between the cells given and reduced: shifts return as int32
+
+DONE, FULL, SHORT, INCONSISTENT, COLLISION, THIN, SKEWED = range(7)  # how `wrap` may end
 
 
 def _compiled(function: F) -> F:
@@ -445,6 +447,7 @@ def _next_cell(
         if fitted < 0:
             break
         radius = fitted
+    sphere[0] = radius
     return (DONE if count >= 4 else INCONSISTENT), count
 
 
@@ -515,7 +518,7 @@ def _facets(points: Floats, m: int, triples: Ints, normals: Floats, members: Fla
     """Facets of the convex hull of a cell's corners: three corners, outward normal, all corners.
 
     Returns:
-        Their number; -1 if the points lie in one plane.
+        Their number; -1 if the points lie in one plane, or too nearly for the room there is.
     """
     count = 0
     a, b, centre, normal = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
@@ -527,6 +530,8 @@ def _facets(points: Floats, m: int, triples: Ints, normals: Floats, members: Fla
                     b[x] = points[k, x] - points[i, x]
                 if _circle(a, b, centre, normal) < 0:
                     continue
+                if count == len(triples):
+                    return -1
                 above, below, first = False, False, True
                 for n in range(m):
                     height = 0.0
@@ -772,7 +777,7 @@ def _merge(
     union, points, centre = np.empty(2 * most, np.int64), np.empty((2 * most, 3)), np.empty(3)
     pointer, places = _incidence(cells, n)
     # Links between cells, both ways: the link before of the same cell, the other, its translation.
-    links, used = np.empty(((64 + 4 * count) * room, 3), np.int64), 0
+    links, used = np.empty(((64 + 12 * count) * room, 3), np.int64), 0
     last = np.full(count, -1)
     for cell in range(count):
         if thickness[cell] < FLAT * tolerance or spheres[cell, 4] > CLOSE * tolerance:
@@ -781,13 +786,12 @@ def _merge(
         m = cells.pointer[cell + 1] - start
         for i in range(m):
             own = cells.items[start + i]
-            union[i] = own
             for e in range(pointer[own >> 36], pointer[(own >> 36) + 1]):
                 c = places[e, 0]
                 move = own - cells.items[places[e, 1]]
                 if thickness[c] < FLAT * tolerance or (c == cell and move == 0):
                     continue
-                # Each pair once: where the first corner that they share is corner i.
+                # Once for all corners that they share: at the first.
                 begin, end = cells.pointer[c], cells.pointer[c + 1]
                 common, again = 0, False
                 for j in range(m):
@@ -898,7 +902,7 @@ def _distance(a: Floats, b: Floats) -> float:
 @_compiled
 def _hull_room(most: int) -> tuple[Ints, Floats, Flags, Flags]:
     """What `_facets` fills, for cells of so many corners, and one more table like `members`."""
-    # The hull of m points has at most 2 m - 4 facets, and one more is tried.
+    # The hull of m points has at most 2 m - 4 facets, but for rounding, and one more is tried.
     triples, normals = np.empty((2 * most, 3), np.int64), np.empty((2 * most, 3))
     members, shared = np.zeros((2 * most, most), np.bool_), np.zeros((2 * most, most), np.bool_)
     return triples, normals, members, shared
@@ -928,7 +932,7 @@ def _assemble(
     cycle_edges = np.empty((len(faces.items), 3), np.int64)  # edge, its translation, sign
     cell_face_pointer = np.zeros(most_cells + 1, np.int64)
     cell_faces = np.empty((2 * most_faces, 3), np.int64)  # face, its translation, sign
-    most = 64 * room
+    most = 64 * max(room, 1)
     known, key, points = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, 3))
     triples, normals, members, shared = _hull_room(most)
     cycle, corners, pair = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(2, np.int64)
@@ -1023,6 +1027,8 @@ def _assemble(
         cell += 1
 
     c, f, e = cells.used[0], faces.used[0], edges.used[0]
+    if status != DONE:
+        c, f, e = 0, 0, 0  # what is half made is not to be read
     if status == DONE:
         total = 0.0
         for i in range(c):
@@ -1109,6 +1115,8 @@ def wrap(
     near = (pointer, others, steps, squares)
     if collision:
         status = COLLISION
+    if np.abs(change).max() > MOST_SKEW:
+        status = SKEWED
     cells, spheres, thickness = _store(1, 1), np.zeros((1, 5)), np.zeros(1)
     if status == DONE:
         status, needed, cells, spheres, thickness = _discover(sites, near, tolerance, reach, room)
@@ -1117,5 +1125,8 @@ def wrap(
         status, cells, centres = _merge(sites, cells, spheres, thickness, tolerance, room)
     if status != DONE:
         cells.used[0] = 0
-    assembled, arrays = _assemble(sites, cells, centres, volume_of(lattice), room)
+    # Also of no cells: the compiler wants one type of result.
+    assembled, arrays = _assemble(
+        sites, cells, centres, volume_of(lattice), room if status == DONE else 0
+    )
     return assembled if status == DONE else status, needed, arrays

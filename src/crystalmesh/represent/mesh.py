@@ -27,12 +27,12 @@ from torch import Tensor
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms
-from crystalmesh.represent.geometry import face_triangles
+from crystalmesh.represent import atoms, geometry
 from crystalmesh.represent.tessellation import Complex, tessellate
 
 __all__ = ["Canonical", "Complex", "Published", "collate", "tessellate", "tessellate_supercell"]
 
+LEVEL = 1e-3  # of a unit vector: a component below this is zero but for rounding
 EDGE = 1e-6  # cells: a centre this near below the cell's upper boundary counts as on it
 
 
@@ -46,7 +46,15 @@ class PublishedSettings(BaseModel):
     tolerance: float  # Angstrom by which a vertex may lie outside the central cell's closed box
 
 
-class Published:
+class _Triangles:
+    """What both meshes have in common."""
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join meshes: see the function `collate`."""
+        return collate(items)
+
+
+class Published(_Triangles):
     """The study's mesh: refined cell, supercell, Delaunay, tetrahedra at the central cell.
 
     Args:
@@ -76,10 +84,6 @@ class Published:
             lattice, frac, numbers, self.settings.supercell, self.settings.tolerance
         )
 
-    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
-        """Join meshes: see the function `collate`."""
-        return collate(items)
-
 
 class CanonicalSettings(BaseModel):
     """Settings of the canonical mesh."""
@@ -90,13 +94,14 @@ class CanonicalSettings(BaseModel):
     tolerance: float  # Angstrom within which atoms count as co-spherical
 
 
-class Canonical:
+class Canonical(_Triangles):
     """The faces of one period of the periodic Delaunay complex of the conventional cell.
 
     The complex itself does not depend on the cell; the conventional one gives the network its frame
     (the features have directions) and as many faces as the published mesh is made from. A face with
     n > 3 corners enters as all of its n (n - 1) (n - 2) / 6 triangles, so that no diagonal is
-    preferred. Of the copies of a face the one whose centre lies inside the cell is taken.
+    preferred. Of the copies of a face the one whose centre lies inside the cell is taken, and of
+    its two normals the one that points up (or, if it is level, along b or a).
 
     Args:
         settings: `representations.mesh.canonical` of params.yaml.
@@ -106,7 +111,11 @@ class Canonical:
         self.settings = parse(CanonicalSettings, settings, "representations.mesh.canonical")
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
-        """The mesh as indices and shifts: the arrays of `Published.build`.
+        """The mesh as indices and shifts.
+
+        Returns:
+            lattice, numbers, frac, vertex_site, vertex_shift and faces as of `Published.build`, but
+            for the corners of a face, which run around its normal.
 
         Raises:
             CrystalmeshError: spglib finds no symmetry, or see `tessellate`.
@@ -114,13 +123,18 @@ class Canonical:
         lattice, frac, numbers = conventional_cell(crystal, self.settings.symprec)
         frac = frac - np.floor(frac)
         found = tessellate(lattice, frac, self.settings.tolerance)
-        sites, shifts, face = face_triangles(found)
+        sites, shifts, face = geometry.face_triangles(found)
         place = found.frac_coords[found.face_sites] + found.face_shift
         centre = (
             np.add.reduceat(place, found.face_pointer[:-1]) / np.diff(found.face_pointer)[:, None]
         )
         # A centre on the boundary but for rounding counts as on its lower side.
         shifts = shifts - np.floor(centre + EDGE).astype(np.int32)[face][:, None]
+        # Which cell is on which side of a face is nothing that a network should learn.
+        corners = geometry.positions(found, sites, shifts)
+        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        turned = _downwards(normal)
+        sites[turned], shifts[turned] = sites[turned][:, [0, 2, 1]], shifts[turned][:, [0, 2, 1]]
         # One number a vertex sorts faster than rows do.
         low = shifts.min(axis=(0, 1))
         box = (len(frac), *(shifts.max(axis=(0, 1)) - low + 1))
@@ -136,9 +150,13 @@ class Canonical:
             "faces": local.reshape(-1, 3).astype(np.int32),
         }
 
-    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
-        """Join meshes: see the function `collate`."""
-        return collate(items)
+
+def _downwards(vectors: Float[NDArray[Any], "t 3"]) -> NDArray[np.bool_]:
+    """Whether the last component of a vector that is not zero but for rounding is negative."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit[np.abs(unit) < LEVEL] = 0.0
+    down: NDArray[np.bool_] = unit @ [1.0, 2.0 / LEVEL, 4.0 / LEVEL**2] < 0
+    return down
 
 
 def conventional_cell(

@@ -21,6 +21,10 @@ from crystalmesh.represent import giftwrap
 
 # Angstrom; docs/mesh.md says how it was chosen.
 TOLERANCE = 1e-3
+SMALLEST, LARGEST = 1e-9, 0.3  # Angstrom: tolerances that make sense; bonds begin at 0.7
+
+
+MOST_ROOM = 64  # with less, no complex has been seen to fail
 
 
 class InconsistentComplex(CrystalmeshError):  # noqa: N818
@@ -54,7 +58,7 @@ class Complex:
         cell_volumes [c]: Angstrom^3; they add up to the volume of the lattice's cell.
         tolerance: Angstrom, with which co-spherical atoms were told; smaller than what was asked
             for where that gave no consistent complex.
-        reach: Angstrom, how far from an atom its neighbours had to be known.
+        reach: Angstrom, how far from an atom its neighbours were looked for.
     """
 
     lattice: Float[NDArray[np.float64], "3 3"]
@@ -108,18 +112,19 @@ def tessellate(
 
     Every complex returned is complete and consistent: its cell volumes are positive and add up to
     the volume of the lattice's cell within 1e-9, every face parts exactly two cells,
-    vertices - edges + faces - cells = 0, and every cell is a topological ball. Where the tolerance
+    vertices - edges + faces - cells = 0, and so for every cell (2 for a ball). Where the tolerance
     cuts through a cluster of nearly co-spherical atoms so that this fails, it is halved until it
     holds (`Complex.tolerance` says to what).
 
     Args:
-        lattice: rows are lattice vectors, Angstrom; any handedness, however skewed.
+        lattice: rows are lattice vectors, Angstrom; of any handedness and skewness.
         frac_coords: fractional coordinates of the sites, wrapped or not.
         tolerance: Angstrom; atoms this near to an empty sphere lie on it.
 
     Raises:
-        CrystalmeshError: no site, numbers not finite, a flat lattice, two sites at one place, empty
-            space hundreds of cells wide, or (never seen) no tolerance for which the checks hold.
+        CrystalmeshError: no site, numbers not finite or absurd, a flat lattice, two sites at one
+            place, empty space hundreds of cells wide, or (never seen) no tolerance for which the
+            checks hold.
     """
     lattice = np.ascontiguousarray(lattice, dtype=np.float64)
     frac = np.ascontiguousarray(frac_coords, dtype=np.float64)
@@ -130,19 +135,25 @@ def tessellate(
         )
     if not (np.isfinite(lattice).all() and np.isfinite(frac).all()):
         raise CrystalmeshError("lattice and coordinates must be finite numbers")
-    if not tolerance > 0:
-        raise CrystalmeshError(f"the tolerance must be above 0 Angstrom, not {tolerance}")
+    if np.abs(frac).max() > giftwrap.MOST_SKEW:
+        raise CrystalmeshError(
+            f"a site lies more than {giftwrap.MOST_SKEW} cells away: wrap the coordinates"
+        )
+    if not SMALLEST < tolerance <= LARGEST:
+        raise CrystalmeshError(
+            f"the tolerance must lie between {SMALLEST} and {LARGEST} Angstrom, not {tolerance}"
+        )
     if not giftwrap.volume_of(lattice) > 1e-12 * np.prod(np.linalg.norm(lattice, axis=1)):
         raise CrystalmeshError("the lattice vectors are linearly dependent")
     # 56 neighbours an atom are enough for most crystals; a run that needs more says how far.
     reach = (56 / len(frac) * giftwrap.volume_of(lattice) * 3 / (4 * np.pi)) ** (1 / 3)
     room, asked = 1, tolerance
     found: Any
-    while tolerance > 1e-9:
+    while tolerance > SMALLEST:
         status, needed, found = giftwrap.wrap(lattice, frac, tolerance, reach, room)
         if status == giftwrap.DONE:
             return Complex(lattice, frac, *found, tolerance, reach)  # type: ignore[call-arg]
-        if status == giftwrap.FULL:
+        if status == giftwrap.FULL and room < MOST_ROOM:
             room *= 2
         elif status == giftwrap.SHORT:
             # What is needed is an upper bound, and a wild one while the next atom is out of sight.
@@ -151,10 +162,14 @@ def tessellate(
             raise CrystalmeshError(
                 f"two sites lie within {giftwrap.COINCIDENT} Angstrom of each other"
             )
+        elif status == giftwrap.SKEWED:
+            raise CrystalmeshError(
+                f"the reduced cell takes more than {giftwrap.MOST_SKEW} lattice vectors: reduce it"
+            )
         elif status == giftwrap.THIN:
             raise CrystalmeshError(
                 f"an empty sphere wider than {giftwrap.MOST_CELLS} cells: are sites missing?"
             )
         else:
             tolerance /= 2
-    raise InconsistentComplex(f"no consistent complex at any tolerance below {asked} Angstrom")
+    raise InconsistentComplex(f"no consistent complex at any tolerance up to {asked} Angstrom")
