@@ -91,9 +91,10 @@ def invariant(one: Crystal) -> list[str]:
     if (counts(tessellate(one.lattice * double[:, None], large)) != 2 * counts(found)).any():
         wrong.append("supercell")
     cell: Any = (one.lattice, one.frac, one.numbers)
-    primitive, conventional = (
+    standard: list[Any] = [
         spglib.standardize_cell(cell, to_primitive=flag, symprec=0.01) for flag in (True, False)
-    )
+    ]
+    primitive, conventional = standard
     if primitive is not None and conventional is not None:
         small, large_cell = (counts(tessellate(c[0], c[1])) for c in (primitive, conventional))
         if (large_cell * small[0] != small * large_cell[0]).any():

@@ -23,6 +23,7 @@ Flags = NDArray[np.bool_]
 Near = tuple[Ints, Ints, Floats, Floats]  # the first four that `_neighbours` returns
 
 ROUNDING = 1e-6  # Angstrom: co-spherical but for rounding
+NOISE = 2e-5  # Angstrom: far above rounding, far below the tolerance
 FLAT = 5  # tolerances of thickness, below which a cell is flat
 CLOSE = 30  # tolerances from a sphere within which an atom may turn out to be on it
 PLANAR = 1e-7  # Angstrom: vertices of a cell this near to a plane lie in it, whatever the tolerance
@@ -757,22 +758,23 @@ def _incidence(cells: _Store, n: int) -> tuple[Ints, Ints]:
 @_compiled
 def _merge(
     sites: _Sites, cells: _Store, spheres: Floats, thickness: Floats, tolerance: float, room: int
-) -> tuple[int, _Store, Floats]:
+) -> tuple[int, _Store, Floats, Floats]:
     """Join cells whose corners lie on one sphere within the tolerance.
 
-    Two cells with an edge in common are joined if all corners of both lie within the tolerance of
-    their common least-squares sphere, and so are cells joined to the same one: a symmetric question
-    about pairs, so that the answer does not depend on where the search began. Flat cells join
+    Two cells with an edge in common are linked if all corners of both lie within the tolerance of
+    their common least-squares sphere; cells that hang together by links are joined if that is true
+    of all their corners, and else stay as they are. These are symmetric questions, so that the
+    answer does not depend on where the search began. Flat cells join
     nothing: four atoms nearly on one circle are near to every sphere through it, also to the two
     different ones whose common face they are. A flat cell, or any other, whose corners a joined
     cell has is a part of that.
 
     Returns:
-        Status, cells, spheres.
+        Status, and of the cells after that: corners, spheres, thickness.
     """
     count, n = cells.used[0], len(sites.home)
     merged = _store(count + 1, cells.pointer[count] + 1)
-    merged_spheres = np.zeros((count + 1, 4))
+    merged_spheres, flatness = np.zeros((count + 1, 5)), np.zeros(count + 1)
     most = 64 * room
     union, points, centre = np.empty(2 * most, np.int64), np.empty((2 * most, 3)), np.empty(3)
     pointer, places = _incidence(cells, n)
@@ -823,7 +825,7 @@ def _merge(
                 if not alike:
                     continue
                 if used + 2 > len(links):
-                    return FULL, merged, merged_spheres
+                    return FULL, merged, merged_spheres, flatness
                 links[used, 0], links[used, 1], links[used, 2] = last[cell], c, move
                 last[cell] = used
                 links[used + 1, 0], links[used + 1, 1], links[used + 1, 2] = last[c], cell, -move
@@ -844,7 +846,7 @@ def _merge(
                 vertex = cells.items[j] + place[cell]
                 if not _has(union, 0, total, vertex):
                     if total == most:
-                        return FULL, merged, merged_spheres
+                        return FULL, merged, merged_spheres, flatness
                     union[total] = vertex
                     total += 1
             e = last[cell]
@@ -855,18 +857,30 @@ def _merge(
                     queue[tail] = c
                     tail += 1
                 elif at != place[c]:
-                    return INCONSISTENT, merged, merged_spheres  # joined to its own image
+                    return INCONSISTENT, merged, merged_spheres, flatness  # joined to its own image
                 e = links[e, 0]
         index = merged.used[0]
         _sort(union, total)
-        if tail == 1:
-            merged_spheres[index] = spheres[start, :4]
-        else:
+        alike = tail > 1
+        if alike:
             for j in range(total):
                 _place(union[j], sites, points[j])
-            merged_spheres[index, 3] = _fit(points, total, merged_spheres[index])
-        if _intern(union, total, merged) < 0:
-            return FULL, merged, merged_spheres
+            radius = _fit(points, total, centre)
+            alike = radius > 0
+            for j in range(total):
+                alike &= abs(_distance(points[j], centre) - radius) <= tolerance
+        if alike:
+            merged_spheres[index, :3] = centre
+            merged_spheres[index, 3], merged_spheres[index, 4] = radius, 0.0
+            flatness[index] = _thickness(points, total)
+            _intern(union, total, merged)
+            continue
+        for k in range(tail):
+            cell = queue[k]
+            merged_spheres[merged.used[0]] = spheres[cell]
+            flatness[merged.used[0]] = thickness[cell]
+            begin, end = cells.pointer[cell], cells.pointer[cell + 1]
+            _intern(cells.items[begin:end], end - begin, merged)
 
     # Cells all of whose corners another one has.
     largest = _store(count + 1, merged.pointer[merged.used[0]] + 1)
@@ -890,8 +904,9 @@ def _merge(
                 part |= every
         if not part:
             merged_spheres[largest.used[0]] = merged_spheres[cell]
+            flatness[largest.used[0]] = flatness[cell]
             _intern(merged.items[start : start + m], m, largest)
-    return DONE, largest, merged_spheres
+    return DONE, largest, merged_spheres, flatness
 
 
 @_compiled
@@ -1120,9 +1135,11 @@ def wrap(
     cells, spheres, thickness = _store(1, 1), np.zeros((1, 5)), np.zeros(1)
     if status == DONE:
         status, needed, cells, spheres, thickness = _discover(sites, near, tolerance, reach, room)
+    # First what only noise and rounding part: the search may find any part of such a cell.
+    for step in (min(NOISE, 0.1 * tolerance), tolerance):
+        if status == DONE:
+            status, cells, spheres, thickness = _merge(sites, cells, spheres, thickness, step, room)
     centres = spheres[:, :4].copy()
-    if status == DONE:
-        status, cells, centres = _merge(sites, cells, spheres, thickness, tolerance, room)
     if status != DONE:
         cells.used[0] = 0
     # Also of no cells: the compiler wants one type of result.
