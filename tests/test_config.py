@@ -24,9 +24,10 @@ def test_our_params_are_valid_and_full() -> None:
     for group, experiments in params.experiments.items():
         for name, experiment in experiments.items():
             assert params.experiment(group, name) == experiment
-            # the name says what it is: task-model-size
+            # the name says what it is: task-model-size, with the mesh that is not the study's
             size = str(experiment.size)
-            assert name == f"{experiment.task}-{experiment.model}-{size}"
+            kind = "-canonical" if experiment.representation == "mesh.canonical" else ""
+            assert name == f"{experiment.task}-{experiment.model}{kind}-{size}"
             assert (experiment.dataset, experiment.representation) in {
                 (f.dataset, f.representation) for f in params.features.values()
             }

@@ -4,6 +4,7 @@ Each table is written twice: NAME.csv with full precision for people's own analy
 with the cells as the document prints them. `numbers.json` is one flat dictionary for the prose.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import results
 from crystalmesh.report.results import Result
+from crystalmesh.represent import giftwrap
 from crystalmesh.represent.store import Features
 
 # What a reader needs to know of the software; all of it stands in env/requirements.lock.
@@ -27,6 +29,7 @@ PACKAGES = (
     "snakemake", "spglib", "torch", "typst",
 )  # fmt: skip
 NONE = "–"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -615,6 +618,8 @@ def prose_numbers(project: Project, report: str, found: Sequence[Result]) -> dic
     for name in {r.experiment.representation for r in found}:
         for key, value in params.representation(name).items():
             numbers[f"{name}.{key}"] = f"{value:g}" if isinstance(value, float) else str(value)
+    digits = str(round(math.log10(giftwrap.VOLUME))).translate(SUPERSCRIPT)
+    numbers["mesh.canonical.volume"] = f"10{digits}"
     return numbers
 
 
