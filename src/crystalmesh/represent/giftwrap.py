@@ -303,6 +303,14 @@ def _has(vertices: Ints, start: int, stop: int, vertex: int) -> bool:
 
 
 @_compiled
+def _sides(points: Floats, i: int, j: int, k: int, a: Floats, b: Floats) -> None:
+    """From point i to j and to k."""
+    for x in range(3):
+        a[x] = points[j, x] - points[i, x]
+        b[x] = points[k, x] - points[i, x]
+
+
+@_compiled
 def _circle(a: Floats, b: Floats, centre: Floats, normal: Floats) -> float:
     """Circle through 0, a and b: its centre, the unit normal a x b; returns its squared radius.
 
@@ -526,9 +534,7 @@ def _facets(points: Floats, m: int, triples: Ints, normals: Floats, members: Fla
     for i in range(m - 2):
         for j in range(i + 1, m - 1):
             for k in range(j + 1, m):
-                for x in range(3):
-                    a[x] = points[j, x] - points[i, x]
-                    b[x] = points[k, x] - points[i, x]
+                _sides(points, i, j, k, a, b)
                 if _circle(a, b, centre, normal) < 0:
                     continue
                 if count == len(triples):
@@ -633,17 +639,13 @@ def _thickness(points: Floats, m: int) -> float:
     for i in range(m - 2):
         for j in range(i + 1, m - 1):
             for k in range(j + 1, m):
-                for x in range(3):
-                    a[x] = points[j, x] - points[i, x]
-                    b[x] = points[k, x] - points[i, x]
+                _sides(points, i, j, k, a, b)
                 _cross(a, b, normal)
                 area = _dot(normal, normal)
                 if area > best:
                     best, at = area, (i, j, k)
     i, j, k = at
-    for x in range(3):
-        a[x] = points[j, x] - points[i, x]
-        b[x] = points[k, x] - points[i, x]
+    _sides(points, i, j, k, a, b)
     _cross(a, b, normal)
     thickest = 0.0
     for n in range(m):
@@ -707,9 +709,7 @@ def _discover(
                     return FULL, 0.0, cells, spheres, thickness
                 if number < before:
                     continue
-                for k in range(3):
-                    a[k] = points[second, k] - points[first, k]
-                    b[k] = points[third, k] - points[first, k]
+                _sides(points, first, second, third, a, b)
                 square = _circle(a, b, circle, normal)
                 normal[:] = normals[f]
             status, count = _next_cell(
