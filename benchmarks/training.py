@@ -1,6 +1,6 @@
 """Training throughput against the plain form of each network, and as a share of the hardware's.
 
-    python benchmarks/training.py [--dataset mp_pbe] [--threads 1] [--seconds 20]
+    python benchmarks/training.py [--tier native] [--dataset mp_pbe] [--threads 1] [--seconds 20]
 
 Needs the dataset's features (`crystalmesh represent mp_pbe-graph_cgcnn`, ...-mesh_published).
 Each line: crystals a second through forward, backward and optimiser, ours and plain, on the same
@@ -12,18 +12,24 @@ that the plain form need not pad and both work on the same rows.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from crystalmesh import numerics
 
-from crystalmesh import config, numerics
-from crystalmesh.config import Experiment, Project
+TIER: numerics.Tier = "native" if "native" in sys.argv else "portable"
+numerics.prepare(TIER)  # before torch is imported
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from crystalmesh import config  # noqa: E402
+from crystalmesh.config import Experiment, Project  # noqa: E402
 
 FACES = 735  # about the mean of the published meshes of the moduli
 
@@ -166,18 +172,19 @@ def load(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tier", choices=("native", "portable"), default="portable")
     parser.add_argument("--dataset", default="mp_pbe")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     arguments = parser.parse_args()
-    numerics.enforce()
+    numerics.enforce(TIER)
     torch.set_num_threads(arguments.threads)
     project = config.find(Path.cwd())
     from crystalmesh.models import network
     from crystalmesh.represent.atoms import table
 
     vectors = torch.from_numpy(table())
-    print(f"threads {arguments.threads}, dataset {arguments.dataset}")
+    print(f"tier {TIER}, threads {arguments.threads}, dataset {arguments.dataset}")
     print("model         rows/crystal  ours/s  plain/s  ratio  products/s  ours/products")
 
     def line(model: str, rows: float, ours: float, plain: float, bound: float) -> None:

@@ -15,7 +15,7 @@ import json, os, sys
 from crystalmesh import numerics
 numerics.prepare(sys.argv[1])
 import torch
-numerics.enforce()
+numerics.enforce(sys.argv[1])
 print(json.dumps({
     "environment": dict(os.environ),
     "threads": torch.get_num_threads(),

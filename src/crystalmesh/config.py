@@ -120,6 +120,9 @@ class Model(Settings):
     architecture: Name
     network: dict[str, Any]
     training: Training
+    checkpoint: Literal["float32", "float16"] = Field(
+        default="float32", description="precision of the weight matrices that are published"
+    )
 
 
 class Experiment(Settings):
@@ -180,8 +183,8 @@ class Params(Settings):
         return Training.model_validate(base | experiment.training)
 
     def numerics(self, group: str) -> Tier:
-        """The numerics tier of a report; groups without a document use the native one."""
-        return self.reports[group].numerics if group in self.reports else "native"
+        """The numerics tier of a report; groups without a document use the portable one."""
+        return self.reports[group].numerics if group in self.reports else "portable"
 
     def representation(self, name: str) -> dict[str, Any]:
         """Settings of a representation, named module.variant (`mesh.published`)."""

@@ -242,6 +242,12 @@ def test_a_damaged_store_is_named(declare: Declare) -> None:
     folder = project.crystals("tiny")
     index = read_json(folder / "index.json")
     write_json(folder / "index.json", index | {"ids": ["mp-1"]})
+    with pytest.raises(CrystalmeshError, match="damaged"):
+        Crystals.load(folder)
+    write_json(folder / "index.json", index)
+    tensors = folder / "crystals.safetensors"
+    content = tensors.read_bytes()
+    tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # still a whole file to read
     with pytest.raises(CrystalmeshError, match="disagree"):
         Crystals.load(folder)
     write_json(folder / "index.json", {})

@@ -176,7 +176,7 @@ def test_the_checkpoint_of_another_experiment_is_refused(ready: Project) -> None
     train(ready, "demo", "log_k-cgcnn")
     other = ready.checkpoint("demo", "space_group-cgcnn")
     other.write_bytes(ready.checkpoint("demo", "log_k-cgcnn").read_bytes())
-    with pytest.raises(CrystalmeshError, match="of another experiment"):
+    with pytest.raises(CrystalmeshError, match="another `experiment`"):
         predict(ready, "demo", "space_group-cgcnn")
 
 

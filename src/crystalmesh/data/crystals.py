@@ -24,6 +24,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
     read_json,
     read_tensors,
+    sha256,
     write_csv,
     write_json,
     write_tensors,
@@ -97,6 +98,10 @@ class Crystals:
         """Read what `build` wrote; raises CrystalmeshError when it is missing or damaged."""
         index, tensors = read_json(folder / INDEX), read_tensors(folder / TENSORS)
         try:
+            if sha256(folder / TENSORS) != index["checksum"]:
+                raise CrystalmeshError(
+                    f"{folder}: {INDEX} and {TENSORS} disagree; delete it, run again"
+                )
             crystals = cls(
                 dataset=index["dataset"],
                 entries=index["entries"],
@@ -111,9 +116,7 @@ class Crystals:
         except (KeyError, TypeError) as error:
             raise CrystalmeshError(f"{folder}: damaged ({error}); delete it, run again") from error
         if not len(crystals.ids) == len(crystals.lattices) == len(crystals.pointer) - 1:
-            raise CrystalmeshError(
-                f"{folder}: {INDEX} and {TENSORS} disagree; delete it, run again"
-            )
+            raise CrystalmeshError(f"{folder}: damaged; delete it, run again")
         return crystals
 
     def __len__(self) -> int:
@@ -238,6 +241,7 @@ def save(crystals: Crystals, folder: Path) -> None:
         "entries": crystals.entries,
         "ids": crystals.ids,
         "formulas": crystals.formulas,
+        "checksum": sha256(folder / TENSORS),
     }
     write_json(folder / INDEX, index)
 

@@ -10,7 +10,7 @@ from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_note, read_tensors, write_csv
 from crystalmesh.learn.batches import Batches, Part, Sample
-from crystalmesh.learn.train import EVALUATION_BATCH
+from crystalmesh.learn.train import EVALUATION_BATCH, settings_of
 from crystalmesh.models import network
 
 
@@ -25,14 +25,18 @@ def predict(project: Project, group: str, name: str) -> None:
     """
     experiment = project.params.experiment(group, name)
     task = project.params.tasks[experiment.task]
-    numerics.enforce()
+    numerics.enforce(project.params.numerics(group))
     path = project.checkpoint(group, name)
     sample = Sample.load(project, experiment)
     note = json.loads(read_note(path))
-    if note["experiment"] != experiment.model_dump(mode="json"):
-        raise CrystalmeshError(f"{path}: of another experiment; delete it and train again")
+    for key, value in settings_of(project.params, experiment).items():
+        if note.get(key) != value:
+            raise CrystalmeshError(
+                f"{path}: trained with another `{key}` than params.yaml has now; train again"
+            )
     net = network(note["model"]["architecture"], note["model"]["network"], task.outputs)
     try:
+        # half precision becomes single again
         net.load_state_dict({k: torch.from_numpy(v) for k, v in read_tensors(path).items()})
     except RuntimeError as error:
         raise CrystalmeshError(f"{path}: not of this network; delete it and train again") from error

@@ -9,7 +9,6 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,9 +18,8 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from torch import Tensor, nn
 
-import crystalmesh
-from crystalmesh import numerics
-from crystalmesh.config import Project, Task, Training
+from crystalmesh import numerics, provenance
+from crystalmesh.config import Experiment, Params, Project, Task, Training
 from crystalmesh.files import canonical_json, sha256, write_csv, write_json, write_tensors
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.models import network
@@ -52,8 +50,10 @@ class Learner(pl.LightningModule):
         self.mean = float(targets.mean()) if scaled else 0.0
         self.std = float(targets.std()) if scaled and targets.std() > 0 else 1.0
         self.rows: list[tuple[int, float, float, float]] = []  # the history
-        self.seconds = 0.0
+        self.seconds = 0.0  # of the clock, and of the processor: both also of the runs before this
+        self.cpu_seconds = 0.0
         self._started = time.perf_counter()
+        self._cpu_started = time.process_time()
         self._losses: list[tuple[float, int]] = []
         self._outputs: list[Tensor] = []
 
@@ -110,12 +110,16 @@ class Learner(pl.LightningModule):
         self.rows.append((self.current_epoch, train_loss, value, lr))
         now = time.perf_counter()
         self.seconds, self._started = self.seconds + now - self._started, now
+        now = time.process_time()
+        self.cpu_seconds, self._cpu_started = self.cpu_seconds + now - self._cpu_started, now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"], checkpoint["seconds"] = list(self.rows), self.seconds
+        checkpoint["history"] = list(self.rows)
+        checkpoint["seconds"] = [self.seconds, self.cpu_seconds]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.rows, self.seconds = list(checkpoint["history"]), checkpoint["seconds"]
+        self.rows = [tuple(row) for row in checkpoint["history"]]
+        self.seconds, self.cpu_seconds = checkpoint["seconds"]
 
     def configure_optimizers(self) -> Any:
         s = self.training_settings
@@ -172,20 +176,14 @@ def train(project: Project, group: str, name: str) -> None:
     experiment = project.params.experiment(group, name)
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
     training, tier = project.params.training(experiment), project.params.numerics(group)
-    numerics.enforce()
+    numerics.enforce(tier)
     _quiet()
     sample = Sample.load(project, experiment)
     torch.manual_seed(experiment.seed)
     net = network(model.architecture, model.network, task.outputs)
     learner = Learner(net, task, training, sample, experiment.seed)
 
-    settings = {
-        "experiment": experiment.model_dump(mode="json"),
-        "model": model.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "training": training.model_dump(mode="json"),
-        "representation": project.params.representation(experiment.representation),
-    }
+    settings = settings_of(project.params, experiment)
     inputs = _inputs(project, experiment.dataset, experiment.split, experiment.representation)
     identity = canonical_json([settings, inputs, tier])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -218,14 +216,15 @@ def train(project: Project, group: str, name: str) -> None:
     )
     last = scratch / "last.ckpt"
     device = str(trainer.strategy.root_device)
-    cpu = time.process_time()
     try:
-        # Our own file, written by lightning: optimiser state needs more than plain tensors.
-        trainer.fit(learner, ckpt_path=last if last.exists() else None, weights_only=False)
+        trainer.fit(learner, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit as stop:  # lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
-    tensors = {key.removeprefix("net."): value.numpy() for key, value in state.items()}
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    tensors = {
+        key.removeprefix("net."): publish(value, model.checkpoint).numpy()
+        for key, value in state.items()
+    }
     values = [row[2] for row in learner.rows]
     top = int(np.argmax(values) if best.mode == "max" else np.argmin(values))
     facts = {
@@ -250,13 +249,37 @@ def train(project: Project, group: str, name: str) -> None:
             "numerics": numerics.describe(tier, device),
             "device": _device_name(device),
             "train_seconds": round(learner.seconds, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
-            "code": crystalmesh.__version__,
+            "cpu_seconds": round(learner.cpu_seconds, 1),
+            "code": provenance.code(),
         },
     )
     note = json.dumps(settings | facts, sort_keys=True)
     write_tensors(project.checkpoint(group, name), tensors, note)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def settings_of(params: Params, experiment: Experiment) -> dict[str, Any]:
+    """All of params.yaml that an experiment's checkpoint depends on; each checkpoint says it."""
+    return {
+        "experiment": experiment.model_dump(mode="json"),
+        "model": params.models[experiment.model].model_dump(mode="json"),
+        "task": params.tasks[experiment.task].model_dump(mode="json"),
+        "training": params.training(experiment).model_dump(mode="json"),
+        "representation": params.representation(experiment.representation),
+    }
+
+
+def publish(tensor: Tensor, precision: str) -> Tensor:
+    """A tensor of a checkpoint as it is published: weight matrices in the model's precision.
+
+    Vectors (biases, statistics of normalisations) stay as they are, and so does a matrix with
+    numbers that half precision does not reach.
+    """
+    if precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1:
+        half = tensor.half()
+        if bool(half.isfinite().all()):
+            return half
+    return tensor
 
 
 def _quiet() -> None:
@@ -268,13 +291,15 @@ def _quiet() -> None:
 
 
 def _inputs(project: Project, dataset: str, split: str, representation: str) -> dict[str, str]:
-    """Checksums of what the experiment reads."""
-    paths: list[Path] = [
+    """Checksums of what the experiment reads; an index holds those of its shards."""
+    paths = [
+        project.raw(dataset),
+        project.crystals(dataset) / "index.json",
         project.crystals(dataset) / "crystals.safetensors",
         project.split(dataset, split),
-        *sorted(project.features(dataset, representation).iterdir()),
+        project.features(dataset, representation) / "index.json",
     ]
-    return {str(path.relative_to(project.root)): sha256(path) for path in paths}
+    return {path.relative_to(project.root).as_posix(): sha256(path) for path in paths}
 
 
 def _device_name(device: str) -> str:

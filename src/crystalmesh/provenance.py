@@ -1,0 +1,84 @@
+"""What a result was made with: the code that ran, and the packages it ran on."""
+
+import functools
+import hashlib
+import importlib.metadata
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import crystalmesh
+from crystalmesh.errors import CrystalmeshError
+
+SOURCE = Path(crystalmesh.__file__).parent
+LOCK = Path("env") / "requirements.lock"
+UNLOCKED = "CRYSTALMESH_UNLOCKED"  # set to run with other packages than the lock's
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """The version, the checksum of the package's source, and the commit where Git knows it."""
+    return {
+        "version": crystalmesh.__version__,
+        "source": source_checksum(SOURCE),
+        "commit": _commit(SOURCE),
+    }
+
+
+def source_checksum(folder: Path) -> str:
+    """SHA-256 over the names and contents of the package's files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
+        if path.is_file() and path.suffix in (".py", ".json", ".csv"):
+            name = path.relative_to(folder).as_posix().encode()
+            content = path.read_bytes()
+            digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+    return digest.hexdigest()
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of the source, with "+" where the source differs from it; None outside Git."""
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no", "."),
+            )
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def unlocked(root: Path) -> list[str]:
+    """What differs between env/requirements.lock and what is installed, one item a package.
+
+    A build tag (torch's `+cpu`) is no difference. Empty where the project has no lock.
+    """
+    try:
+        lines = (root / LOCK).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    different = []
+    for line in lines:
+        name, _, wanted = line.partition("==")
+        try:
+            found = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            found = "none"
+        if found != wanted:
+            different.append(f"{name} {found} instead of {wanted}")
+    return different
+
+
+def check_lock(root: Path) -> None:
+    """Raise CrystalmeshError when a run would use other packages than the lock pins."""
+    if different := unlocked(root):
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise CrystalmeshError(
+            f"{LOCK}: not what is installed: {', '.join(different[:3])}{more}; run"
+            f" `make .venv/ready`, or set {UNLOCKED}=1 to run all the same (results may differ)"
+        )

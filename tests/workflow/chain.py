@@ -1,0 +1,146 @@
+"""Every stage of a tiny report, one after the other in this process, and what bytes came out.
+
+    python -m tests.workflow.chain FOLDER [NAME=VALUE ...]
+
+Some seconds where the engines take a minute: for tests that make the same report many times, each
+time under other circumstances, and for CPUs that are emulated. Prints the SHA-256 and the file
+mode of each output as JSON. The project is that of tests/conftest.py with three more experiments,
+so that each network and each representation is in it.
+
+    tier=portable   numerics tier (native unless told)
+    jobs=2          processes of the stages that start some
+    order=reverse   stages that do not depend on each other in the opposite order
+    stages=...      comma-separated: only these (train,predict)
+    resume=1        each training is stopped in its second epoch, and resumed
+"""
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crystalmesh import numerics
+from tests.conftest import SOME, TREE, write_project
+from tests.workflow.conftest import copy_project
+
+
+def settings(tier: str) -> dict[str, Any]:
+    """The tiny project's params.yaml with every network on every representation it reads."""
+    tree = copy.deepcopy(TREE)
+    tree["reports"]["demo"]["numerics"] = tier
+    talk = copy.deepcopy(tree["models"]["mesh_release"])
+    talk["network"] |= {"geometry": "normal", "last_activation": True, "dropout": 0.0}
+    tree["models"]["mesh_talk"] = talk | {"checkpoint": "float16"}
+    for model, training in zip(
+        tree["models"].values(), ({"optimizer": "adamw", "weight_decay": 0.1}, {}, {}), strict=True
+    ):
+        model["training"] = model["training"] | training
+    mesh = SOME | {"task": "log_k", "representation": "mesh.canonical"}
+    tree["experiments"]["demo"] |= {
+        "log_k-canonical": mesh | {"model": "mesh_release"},
+        "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
+        "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
+    }
+    tree["experiments"]["paper"] = {}  # dvc.yaml asks for it
+    return tree
+
+
+def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
+    """The stages in an order in which they can run; `backwards` turns what may be turned."""
+    turn = -1 if backwards else 1
+    experiments = list(tree["experiments"]["demo"])[::turn]
+    yield ["fetch", "tiny"]
+    yield ["crystals", "tiny"]
+    yield ["split", "tiny-60-20-20"]
+    yield from (["represent", key] for key in list(tree["features"])[::turn])
+    if backwards:
+        yield ["stability", "demo"]
+    # forwards experiment by experiment, backwards stage by stage
+    three = ("train", "predict", "evaluate")
+    pairs = (
+        [(stage, name) for stage in three for name in experiments]
+        if backwards
+        else [(stage, name) for name in experiments for stage in three]
+    )
+    yield from ([stage, "demo", name] for stage, name in pairs)
+    if not backwards:
+        yield ["stability", "demo"]
+    yield from ([stage, "demo"] for stage in ["tables", "figures"][::turn])
+    yield from ([stage, "demo"] for stage in ("paper", "metrics", "ledger"))
+
+
+def run(root: Path, tree: dict[str, Any], stages: list[str], backwards: bool) -> None:
+    """Run the stages in `root` as the command line does."""
+    from crystalmesh import cli
+
+    os.chdir(root)
+    for command in commands(tree, backwards):
+        if not stages or command[0] in stages:
+            cli.app(command, prog_name="crystalmesh", standalone_mode=False)
+
+
+def stopped_once() -> None:
+    """Let every training stop in its second epoch the first time it gets there."""
+    from crystalmesh.learn import train
+    from crystalmesh.learn.train import Learner
+
+    whole, step, stopped = train.train, Learner.training_step, set[str]()
+    running = ""
+
+    def dying(self: Learner, *arguments: Any) -> Any:
+        if self.current_epoch == 1 and running not in stopped:
+            stopped.add(running)
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    def twice(project: Any, group: str, name: str) -> None:
+        nonlocal running
+        running = name
+        try:
+            whole(project, group, name)
+        except KeyboardInterrupt:
+            whole(project, group, name)
+
+    Learner.training_step = dying  # type: ignore[method-assign]
+    train.train = twice
+
+
+def outputs(root: Path) -> dict[str, list[Any]]:
+    """Path -> [sha256, file mode] of what the stages left, as far as it must come out the same."""
+    from crystalmesh.files import sha256
+    from crystalmesh.report.ledger import NOT_COMPARED
+
+    found = {}
+    for folder in ("data", "results/demo"):
+        for path in sorted((root / folder).rglob("*")):
+            inner = path.relative_to(root / folder).as_posix()
+            if path.is_file() and not inner.startswith(NOT_COMPARED):
+                name = path.relative_to(root).as_posix()
+                found[name] = [sha256(path), path.stat().st_mode & 0o777]
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    root = Path(arguments[0]).absolute()
+    options = dict(argument.split("=", 1) for argument in arguments[1:])
+    tree = settings(options.get("tier", "native"))
+    numerics.prepare(tree["reports"]["demo"]["numerics"])  # all stages share one process here
+    os.environ |= {
+        "CRYSTALMESH_JOBS": options.get("jobs", "1"),
+        "CRYSTALMESH_MIRROR": str(root),
+    }
+    if not (root / "params.yaml").exists():
+        copy_project(root)
+        write_project(root, tree)
+    if options.get("resume"):
+        stopped_once()
+    stages = options["stages"].split(",") if "stages" in options else []
+    run(root, tree, stages, options.get("order") == "reverse")
+    print(json.dumps(outputs(root), indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
