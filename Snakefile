@@ -9,11 +9,12 @@ import re
 import sys
 from pathlib import Path
 
-from crystalmesh import config, engines
+from crystalmesh import engines
+from crystalmesh.config import load
 from crystalmesh.errors import CrystalmeshError
 
 try:
-    project = config.load(Path.cwd())
+    project = load(Path.cwd())
 except CrystalmeshError as error:
     sys.exit(f"error: {error}")
 params = project.params
@@ -89,6 +90,12 @@ def published(w):
 def meshes(w):
     """The meshes of a report's dataset, which tables count and figures draw."""
     return at(*(f"data/features/{{dataset}}/mesh.{kind}/index.json" for kind in MESHES))(w)
+
+
+def representations(w):
+    """Every representation of a report's dataset."""
+    dataset = params.reports[w.report].dataset
+    return [f"data/features/{d}/{name}/index.json" for d, name in FEATURES if d == dataset]
 
 
 def splits(w):
@@ -199,17 +206,20 @@ rule represent:
         "crystalmesh represent {params.key}"
 
 
-rule train:
-    input:
-        at(*EXPERIMENT),
-        settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
-        numerics,
-    output:
-        "results/{group}/checkpoints/{experiment}.safetensors",
-        "results/{group}/history/{experiment}.csv",
-        "results/{group}/cards/{experiment}.json",
-    shell:
-        "crystalmesh train {wildcards.group} {wildcards.experiment}"
+# `crystalmesh verify --from-checkpoints` brings what was trained, and nothing may train it again.
+if not config.get("trained"):
+
+    rule train:
+        input:
+            at(*EXPERIMENT),
+            settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
+            numerics,
+        output:
+            "results/{group}/checkpoints/{experiment}.safetensors",
+            "results/{group}/history/{experiment}.csv",
+            "results/{group}/cards/{experiment}.json",
+        shell:
+            "crystalmesh train {wildcards.group} {wildcards.experiment}"
 
 
 rule predict:
@@ -320,7 +330,12 @@ rule ledger:
         "results/{report}/tables",
         "results/{report}/figures",
         "results/{report}/paper.pdf",
-        settings("reports.{report}", "experiments.{report}"),
+        at("data/raw/{dataset}.json.gz", *CRYSTALS),
+        splits,
+        representations,
+        settings("reports.{report}", "experiments.{report}", "datasets.{dataset}"),
+        settings("benchmarks", "features", "models", "representations"),
+        settings("splits", "tasks", "validation"),
     output:
         "results/{report}/ledger.json",
     shell:

@@ -32,14 +32,24 @@ Experiment = Annotated[str, typer.Argument(help="an experiment of the group")]
 Report = Annotated[str, typer.Argument(help="a report of params.yaml")]
 
 
-def _start(group: str | None = None) -> "Project":
-    """The project around the current folder, with the numerics of the group's report."""
+def _start(group: str | None = None, verifying: bool = False) -> "Project":
+    """The project around the current folder, with the numerics of the group's report.
+
+    Verification finds for itself what was changed, and says so of all files at once.
+    """
     numerics.prepare("native")  # numpy reads its part while params.yaml is being checked
     from crystalmesh import config
 
     project = config.find()
     if group is not None:
         numerics.prepare(project.params.numerics(group))
+    from crystalmesh import integrity, provenance
+
+    if verifying:
+        return project
+    if not os.environ.get(provenance.UNLOCKED):
+        provenance.check_lock(project.root)
+    integrity.watch(project.root)
     project.restamp()
     return project
 
@@ -185,6 +195,52 @@ def ledger(report: Report) -> None:
     from crystalmesh.report import ledger
 
     ledger.build(project, report)
+
+
+@app.command()
+def verify(
+    report: Annotated[
+        str | None, typer.Argument(help="a report of params.yaml; without one, all published")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Make only these outputs again.")
+    ] = None,
+    from_checkpoints: Annotated[
+        bool, typer.Option("--from-checkpoints", help="Train nothing: predict from checkpoints.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Make nothing: hold the committed files to the ledger.")
+    ] = False,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Stages at once; default: all CPUs.")
+    ] = None,
+) -> None:
+    """Make a report again in a clean folder and compare it with its ledger; exit code 1: differs.
+
+    Prints every output with its stage and whether it is the same, by how much it differs, or is
+    missing, and names the first stage at which a difference came in.
+    """
+    if quick and (only or from_checkpoints):
+        raise CrystalmeshError("--quick makes nothing: leave out --only and --from-checkpoints")
+    project = _start(report, verifying=True)
+    from crystalmesh.report import verify
+
+    reports = verify.with_ledger(project) if report is None else [report]
+    if not reports:
+        raise CrystalmeshError("results/: no report has a ledger; make one first")
+    same = [
+        verify.verify(
+            project,
+            one,
+            only=only,
+            from_checkpoints=from_checkpoints,
+            committed_only=quick,
+            cores=cores or _jobs(),
+        )
+        for one in reports
+    ]
+    if not all(same):
+        raise typer.Exit(1)
 
 
 def _show_version(wanted: bool) -> None:

@@ -182,6 +182,16 @@ class Params(Settings):
         base = self.models[experiment.model].training.model_dump()
         return Training.model_validate(base | experiment.training)
 
+    def settings(self, experiment: Experiment) -> dict[str, Any]:
+        """All that an experiment's checkpoint depends on; each checkpoint says it."""
+        return {
+            "experiment": experiment.model_dump(mode="json"),
+            "model": self.models[experiment.model].model_dump(mode="json"),
+            "task": self.tasks[experiment.task].model_dump(mode="json"),
+            "training": self.training(experiment).model_dump(mode="json"),
+            "representation": self.representation(experiment.representation),
+        }
+
     def numerics(self, group: str) -> Tier:
         """The numerics tier of a report; groups without a document use the portable one."""
         return self.reports[group].numerics if group in self.reports else "portable"
@@ -256,18 +266,22 @@ class Project:
         """The file that holds the value at `key` of params.yaml: see `stamp`."""
         return self.scratch / "settings" / f"{key}.json"
 
+    def value(self, key: str) -> Any:
+        """The value at a dotted key of params.yaml."""
+        value: Any = self.tree
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise CrystalmeshError(f"params.yaml: no setting '{key}'")
+            value = value[part]
+        return value
+
     def stamp(self, key: str) -> Path:
         """Write the value at `key` to its settings file if it changed, and return that file.
 
         Snakemake decides by file times: a settings file is younger than an output exactly when
         that output was made with other settings, whichever engine made it.
         """
-        value: Any = self.tree
-        for part in key.split("."):
-            if not isinstance(value, dict) or part not in value:
-                raise CrystalmeshError(f"params.yaml: no setting '{key}'")
-            value = value[part]
-        path, text = self.setting(key), canonical_json(value).encode()
+        path, text = self.setting(key), canonical_json(self.value(key)).encode()
         if not path.exists() or path.read_bytes() != text:
             write_bytes(path, text)
         return path

@@ -34,6 +34,8 @@ def record(root: Path, commands: Collection[str]) -> list[str]:
     for a new time would be a change to Snakemake. Where DVC cannot be told (another DVC is at
     work, or this is no Git repository), a line on stderr says so: DVC will run the stages again.
     """
+    if not (root / ".dvc").is_dir():
+        return []  # no project of DVC's; it would look for one in the folders above
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
+from crystalmesh import integrity
 from crystalmesh.errors import CrystalmeshError
 
 CHUNK = 1 << 20
@@ -30,7 +32,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     The bytes go to a temporary name in the same folder, are synced to disk, and are renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    _sweep(path)
+    handle, name = tempfile.mkstemp(".part", _unfinished(path), path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -39,7 +42,13 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         # mkstemp makes files private; published results follow the ordinary umask-free 0644.
         temporary.chmod(0o644)
+        if integrity.watched():
+            integrity.wrote(path, sha256(temporary))
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say where it is full
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,13 +57,19 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 def writing_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that replaces `path` only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    _sweep(path)
+    temporary = Path(tempfile.mkdtemp(".part", _unfinished(path), path.parent))
     try:
         yield temporary
         temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(0o644)  # as `writing` leaves it, whatever the umask
+                if integrity.watched():
+                    integrity.wrote(path / file.relative_to(temporary), sha256(file))
         if path.exists():
             # A folder cannot be replaced in one step: the old one steps aside first.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            old = Path(tempfile.mkdtemp(".part", _unfinished(path), path.parent))
             path.rename(old / path.name)
             temporary.rename(path)
             shutil.rmtree(old)
@@ -62,6 +77,29 @@ def writing_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unfinished(path: Path) -> str:
+    """How the names of this process's unfinished versions of `path` begin."""
+    return f".{path.name}.{platform.node()}-{os.getpid()}-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a process that was killed on this machine has left of `path`."""
+    mine = re.compile(re.escape(f".{path.name}.{platform.node()}-") + r"([0-9]+)-.*\.part")
+    for left in path.parent.iterdir():
+        found = mine.fullmatch(left.name)
+        if found is None or int(found[1]) == os.getpid():
+            continue
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # alive, and somebody else's
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -80,13 +118,22 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value).encode())
 
 
+def read_bytes(path: Path) -> bytes:
+    """The whole of a file of ours, as it was written: see `integrity.check`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
+    if integrity.watched():
+        integrity.check(path, hashlib.sha256(content).hexdigest())
+    return content
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours; a missing or broken one is the user's to mend."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(read_bytes(path))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CrystalmeshError(f"{path}: not valid JSON ({error}); make it again") from error
 
 
@@ -113,10 +160,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file with a header as one dictionary a row."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
+        return list(csv.DictReader(io.StringIO(read_bytes(path).decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], note: str | None = None) -> None:
@@ -128,22 +174,21 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], note: str | N
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """Read a safetensors file; a missing or damaged one is the user's to mend."""
+    content = read_bytes(path)
     try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
+        return load(content)
     except Exception as error:  # safetensors raises its own type, not exported as a class to catch
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
 
 
 def read_note(path: Path) -> str:
     """The note that `write_tensors` left in a safetensors file."""
+    content = read_bytes(path)
     try:
-        with safe_open(path, framework="numpy") as stream:
-            return str((stream.metadata() or {})["note"])
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
-    except Exception as error:  # as in `read_tensors`
+        # The format: the length of the header in 8 bytes, the header as JSON, the numbers.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return str(header["__metadata__"]["note"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
 
 
@@ -157,3 +202,10 @@ def sha256(path: Path) -> str:
     except FileNotFoundError as error:
         raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
     return digest.hexdigest()
+
+
+def verified(path: Path) -> str:
+    """SHA-256 of a file which must hold what was written to it: see `integrity.check`."""
+    digest = sha256(path)
+    integrity.check(path, digest)
+    return digest

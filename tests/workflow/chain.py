@@ -7,11 +7,15 @@ time under other circumstances, and for CPUs that are emulated. Prints the SHA-2
 mode of each output as JSON. The project is that of tests/conftest.py with three more experiments,
 so that each network and each representation is in it.
 
-    tier=portable   numerics tier (native unless told)
-    jobs=2          processes of the stages that start some
-    order=reverse   stages that do not depend on each other in the opposite order
-    stages=...      comma-separated: only these (train,predict)
-    resume=1        each training is stopped in its second epoch, and resumed
+    tier=native         numerics tier (portable unless told)
+    jobs=2              processes of the stages that start some
+    shard=8             crystals a shard of features
+    order=reverse       stages that do not depend on each other in the opposite order
+    stages=...          comma-separated: only these (train,predict)
+    resume=1            each training is stopped in its second epoch, and resumed
+    umask=077           of the process
+    listing=backwards   folders are listed in the opposite order of names, or `forwards`
+    off=...             a function of safeguards.py: that safeguard is switched off
 """
 
 import copy
@@ -24,6 +28,7 @@ from typing import Any
 
 from crystalmesh import numerics
 from tests.conftest import SOME, TREE, write_project
+from tests.workflow import safeguards
 from tests.workflow.conftest import copy_project
 
 
@@ -104,8 +109,29 @@ def stopped_once() -> None:
         except KeyboardInterrupt:
             whole(project, group, name)
 
-    Learner.training_step = dying  # type: ignore[method-assign]
+    Learner.training_step = dying  # type: ignore[assignment, method-assign]
     train.train = twice
+
+
+def listed(backwards: bool) -> None:
+    """Let the file system list folders in the order of names, or in the opposite one."""
+    listdir, scandir = os.listdir, os.scandir
+
+    class Scanned(list[Any]):
+        def __enter__(self) -> "Scanned":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    os.listdir = lambda *path: sorted(listdir(*path), reverse=backwards)  # type: ignore[assignment]
+
+    def scan(*path: Any) -> Scanned:
+        with scandir(*path) as entries:
+            return Scanned(sorted(entries, key=lambda entry: entry.name, reverse=backwards))
+
+    os.scandir = scan  # type: ignore[assignment]
 
 
 def outputs(root: Path) -> dict[str, list[Any]]:
@@ -126,7 +152,7 @@ def outputs(root: Path) -> dict[str, list[Any]]:
 def main(arguments: list[str]) -> None:
     root = Path(arguments[0]).absolute()
     options = dict(argument.split("=", 1) for argument in arguments[1:])
-    tree = settings(options.get("tier", "native"))
+    tree = settings(options.get("tier", "portable"))
     numerics.prepare(tree["reports"]["demo"]["numerics"])  # all stages share one process here
     os.environ |= {
         "CRYSTALMESH_JOBS": options.get("jobs", "1"),
@@ -135,8 +161,18 @@ def main(arguments: list[str]) -> None:
     if not (root / "params.yaml").exists():
         copy_project(root)
         write_project(root, tree)
+    if "umask" in options:
+        os.umask(int(options["umask"], 8))
+    if "listing" in options:
+        listed(backwards=options["listing"] == "backwards")
+    if "shard" in options:
+        from crystalmesh.represent import store
+
+        store.SHARD = int(options["shard"])
     if options.get("resume"):
         stopped_once()
+    if "off" in options:
+        getattr(safeguards, options["off"])()
     stages = options["stages"].split(",") if "stages" in options else []
     run(root, tree, stages, options.get("order") == "reverse")
     print(json.dumps(outputs(root), indent=1))

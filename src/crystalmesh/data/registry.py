@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from crystalmesh.config import Benchmark, Dataset, Project, lookup
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.files import CHUNK, sha256, write_gzip_json, writing
+from crystalmesh.files import CHUNK, sha256, verified, write_gzip_json, writing
 
 TIMEOUT = 60  # seconds without a byte before a download is given up
 
@@ -73,7 +73,7 @@ def fetch(project: Project, name: str, jobs: int) -> None:
 def open_raw(project: Project, name: str) -> Path:
     """The raw file of a dataset or benchmark, its checksum verified now.
 
-    The embedded dataset is made here and has no declared checksum; its gzip file checks itself.
+    The embedded dataset is made here and has no declared checksum; the journal knows it.
 
     Raises:
         CrystalmeshError: unknown name; not fetched; changed since it was published.
@@ -91,6 +91,7 @@ def open_raw(project: Project, name: str) -> Path:
             raise CrystalmeshError(
                 f"{path}: broken gzip ({error}); run `crystalmesh fetch {name}`"
             ) from error
+        verified(path)
     else:
         _verify(path, _declared(name, source, path), f"run `crystalmesh fetch {name}`")
     return path

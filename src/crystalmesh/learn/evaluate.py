@@ -18,7 +18,12 @@ from crystalmesh.files import read_csv, read_note, write_json
 
 
 def evaluate(project: Project, group: str, name: str) -> None:
-    """The stage `evaluate`: metrics of the experiment, computed from its predictions alone.
+    """The stage `evaluate`: write the experiment's metrics; see `compute`."""
+    write_json(project.metrics(group, name), compute(project, group, name))
+
+
+def compute(project: Project, group: str, name: str) -> dict[str, Any]:
+    """Metrics of the experiment, computed from its predictions alone.
 
     Raises:
         CrystalmeshError: the predictions are missing, empty or damaged.
@@ -40,8 +45,7 @@ def evaluate(project: Project, group: str, name: str) -> None:
     headline = "accuracy" if task.kind == "classification" else "mae"
     note = json.loads(read_note(project.checkpoint(group, name)))
     split = project.params.splits.get(f"{experiment.dataset}-{experiment.split}")
-    write_json(
-        project.metrics(group, name),
+    return (
         metrics
         | {
             "metric": "accuracy" if task.kind == "classification" else "MAE",
@@ -58,7 +62,7 @@ def evaluate(project: Project, group: str, name: str) -> None:
             "size": experiment.size,
             "n_test": len(rows),
         }
-        | {key: note[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")},
+        | {key: note[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
     )
 
 

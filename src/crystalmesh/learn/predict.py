@@ -10,7 +10,7 @@ from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_note, read_tensors, write_csv
 from crystalmesh.learn.batches import Batches, Part, Sample
-from crystalmesh.learn.train import EVALUATION_BATCH, settings_of
+from crystalmesh.learn.train import EVALUATION_BATCH
 from crystalmesh.models import network
 
 
@@ -29,7 +29,7 @@ def predict(project: Project, group: str, name: str) -> None:
     path = project.checkpoint(group, name)
     sample = Sample.load(project, experiment)
     note = json.loads(read_note(path))
-    for key, value in settings_of(project.params, experiment).items():
+    for key, value in project.params.settings(experiment).items():
         if note.get(key) != value:
             raise CrystalmeshError(
                 f"{path}: trained with another `{key}` than params.yaml has now; train again"

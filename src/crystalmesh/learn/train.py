@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
-from crystalmesh.config import Experiment, Params, Project, Task, Training
+from crystalmesh.config import Project, Task, Training
 from crystalmesh.files import canonical_json, sha256, write_csv, write_json, write_tensors
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.models import network
@@ -183,7 +183,7 @@ def train(project: Project, group: str, name: str) -> None:
     net = network(model.architecture, model.network, task.outputs)
     learner = Learner(net, task, training, sample, experiment.seed)
 
-    settings = settings_of(project.params, experiment)
+    settings = project.params.settings(experiment)
     inputs = _inputs(project, experiment.dataset, experiment.split, experiment.representation)
     identity = canonical_json([settings, inputs, tier])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -256,17 +256,6 @@ def train(project: Project, group: str, name: str) -> None:
     note = json.dumps(settings | facts, sort_keys=True)
     write_tensors(project.checkpoint(group, name), tensors, note)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def settings_of(params: Params, experiment: Experiment) -> dict[str, Any]:
-    """All of params.yaml that an experiment's checkpoint depends on; each checkpoint says it."""
-    return {
-        "experiment": experiment.model_dump(mode="json"),
-        "model": params.models[experiment.model].model_dump(mode="json"),
-        "task": params.tasks[experiment.task].model_dump(mode="json"),
-        "training": params.training(experiment).model_dump(mode="json"),
-        "representation": params.representation(experiment.representation),
-    }
 
 
 def publish(tensor: Tensor, precision: str) -> Tensor:

@@ -1,21 +1,29 @@
 """ledger.json: the checksum of every output of a report, and what the bits were made with."""
 
+import hashlib
 from pathlib import Path
 
 from crystalmesh import files
 from crystalmesh.config import Project, lookup
+from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report.results import benchmarks
 
 # Wall times and machines differ from run to run: these are kept, but never compared.
-NOT_COMPARED = ("cards", "ledger.json", "metrics.json")
+NOT_COMPARED = ("cards", "ledger.json", "metrics.json", "ro-crate-metadata.json")
 
 
 def build(project: Project, report: str) -> None:
     """Write results/<report>/ledger.json.
 
     `outputs`: path below results/<report> -> sha256; equal for equal code, data and tier.
+    `data`: path below the project -> sha256, of what the outputs were made from (of features the
+    index, which holds the checksums of its shards).
+    `settings`: key of params.yaml -> sha256 of its value as canonical JSON.
     `experiments`: name -> the numerics block of its card (device, CPU, package versions); it
     explains a difference and is not compared.
+
+    Raises:
+        CrystalmeshError: an output is missing, or has changed since a stage wrote it.
     """
     folder = project.results(report)
     experiments = lookup(project.params.experiments, report, "report")
@@ -25,9 +33,14 @@ def build(project: Project, report: str) -> None:
             "report": report,
             "numerics": project.params.numerics(report),
             "outputs": {
-                path.relative_to(folder).as_posix(): files.sha256(path)
+                path.relative_to(folder).as_posix(): files.verified(path)
                 for path in outputs(project, report)
             },
+            "data": {
+                path.relative_to(project.root).as_posix(): files.verified(path)
+                for path in data(project, report)
+            },
+            "settings": {key: checksum(project, key) for key in settings(project, report)},
             "not_compared": list(NOT_COMPARED),
             "experiments": {
                 name: files.read_json(project.card(report, name))["numerics"]
@@ -37,8 +50,8 @@ def build(project: Project, report: str) -> None:
     )
 
 
-def outputs(project: Project, report: str) -> list[Path]:
-    """Every file that params.yaml says the report has; what an old setting left is not one."""
+def declared(project: Project, report: str) -> list[Path]:
+    """Every file that params.yaml says the report has, but for those in tables/ and figures/."""
     folder = project.results(report)
     paths = [folder / "paper.pdf", folder / "stability.json"]
     for name in project.params.experiments[report]:
@@ -48,7 +61,57 @@ def outputs(project: Project, report: str) -> list[Path]:
             project.predictions(report, name),
             project.metrics(report, name),
         ]
-    paths += [project.metrics(report, name) for name in benchmarks(project, report)]
+    return paths + [project.metrics(report, name) for name in benchmarks(project, report)]
+
+
+def outputs(project: Project, report: str) -> list[Path]:
+    """Every file of the report that is compared; what an old setting left is not one."""
+    paths = declared(project, report)
     for part in ("tables", "figures"):
-        paths += [path for path in (folder / part).iterdir() if not path.name.startswith(".")]
+        folder = project.results(report) / part
+        if not folder.is_dir():
+            raise CrystalmeshError(f"{folder}: missing; run the stage that makes it")
+        paths += [path for path in folder.iterdir() if not path.name.startswith(".")]
     return sorted(paths)
+
+
+def data(project: Project, report: str) -> list[Path]:
+    """The data that a report is made from, in the order of the stages."""
+    params, dataset = project.params, project.params.reports[report].dataset
+    names = [split.split for split in params.splits.values() if split.dataset == dataset]
+    names += benchmarks(project, report)
+    folder = project.crystals(dataset)
+    return [
+        project.raw(dataset),
+        *(folder / name for name in ("crystals.safetensors", "index.json", "rejected.csv")),
+        *(project.split(dataset, name) for name in names),
+        *(
+            project.features(dataset, features.representation) / "index.json"
+            for features in params.features.values()
+            if features.dataset == dataset
+        ),
+    ]
+
+
+def settings(project: Project, report: str) -> list[str]:
+    """Keys of params.yaml that a report depends on."""
+    params, dataset = project.params, project.params.reports[report].dataset
+    experiments = params.experiments[report]
+    used = {experiment.model for experiment in experiments.values()}
+    return [
+        f"datasets.{dataset}",
+        "validation",
+        "tasks",
+        f"reports.{report}",
+        *(f"benchmarks.{name}" for name in benchmarks(project, report)),
+        *(f"splits.{key}" for key, split in params.splits.items() if split.dataset == dataset),
+        *(f"features.{key}" for key, one in params.features.items() if one.dataset == dataset),
+        *(f"representations.{module}" for module in params.representations),
+        *(f"models.{name}" for name in params.models if name in used),
+        *(f"experiments.{report}.{name}" for name in experiments),
+    ]
+
+
+def checksum(project: Project, key: str) -> str:
+    """SHA-256 of the value at a key of params.yaml."""
+    return hashlib.sha256(files.canonical_json(project.value(key)).encode()).hexdigest()

@@ -8,13 +8,21 @@ from crystalmesh.errors import CrystalmeshError
 
 
 def build(project: Project, report: str) -> None:
-    """Set paper/main.typ with the report's results as results/<report>/paper.pdf.
+    """Write results/<report>/paper.pdf; see `typeset`."""
+    files.write_bytes(project.results(report) / "paper.pdf", typeset(project, report))
+
+
+def typeset(project: Project, report: str) -> bytes:
+    """Set paper/main.typ with the report's tables and figures as a PDF.
 
     The bytes depend on paper/, tables/ and figures/ alone: no system fonts, no date.
     """
     lookup(project.params.reports, report, "report")
     source = project.root / "paper" / "main.typ"
     folder = project.results(report)
+    for part in ("tables", "figures"):  # Typst reads these itself
+        for path in sorted((folder / part).glob("*")):
+            files.verified(path)
     try:
         pdf, warnings = typst.Compiler(
             str(source),
@@ -30,4 +38,4 @@ def build(project: Project, report: str) -> None:
         raise CrystalmeshError(f"{source}: {text}; mend the source")
     if not isinstance(pdf, bytes):  # one file, as it is a PDF
         raise TypeError(f"typst gave {type(pdf).__name__}, not bytes")
-    files.write_bytes(folder / "paper.pdf", pdf)
+    return pdf

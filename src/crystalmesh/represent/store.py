@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from crystalmesh.files import (
 from crystalmesh.represent import representation
 from crystalmesh.workers import in_order
 
+SHARD_NAME = re.compile(r"shard-[0-9]{4,}\.safetensors")
 SHARD = 512  # crystals; small enough that a killed stage loses little
 
 
@@ -46,6 +48,8 @@ class Features(Mapping[str, dict[str, NDArray[Any]]]):
         self.rejected: dict[str, str] = index["rejected"]
         self._row = {name: row for row, name in enumerate(index["ids"])}
         for name, checksum in index["shards"].items():
+            if not SHARD_NAME.fullmatch(name):
+                raise CrystalmeshError(f"{folder / 'index.json'}: '{name}' is no shard's name")
             if sha256(folder / name) != checksum:
                 raise CrystalmeshError(f"{folder / name}: damaged; delete its folder and run again")
         shards = [tensors for name in index["shards"] if (tensors := read_tensors(folder / name))]
