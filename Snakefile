@@ -28,6 +28,7 @@ ALL = 1024  # threads of a stage that starts processes itself; scaled down to --
 SPLITS = {(s.dataset, s.split): key for key, s in params.splits.items()}
 FEATURES = {(f.dataset, f.representation): (key, f) for key, f in params.features.items()}
 MESHES = ("published", "canonical")
+FINAL = ("ledger", "metrics", "ro-crate-metadata")
 CRYSTALS = [
     f"data/crystals/{{dataset}}/{name}"
     for name in ("crystals.safetensors", "index.json", "rejected.csv")
@@ -117,7 +118,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        expand("results/{report}/{file}.json", report=params.reports, file=["ledger", "metrics"]),
+        expand("results/{report}/{file}.json", report=params.reports, file=FINAL),
 
 
 for target in params.reports:
@@ -126,7 +127,7 @@ for target in params.reports:
         name:
             target
         input:
-            expand("results/{report}/{file}.json", report=target, file=["ledger", "metrics"]),
+            expand("results/{report}/{file}.json", report=target, file=FINAL),
 
 
 rule full:
@@ -340,6 +341,20 @@ rule ledger:
         "results/{report}/ledger.json",
     shell:
         "crystalmesh ledger {wildcards.report}"
+
+
+rule crate:
+    input:
+        "results/{report}/ledger.json",
+        "results/{report}/metrics.json",
+        each("cards/{experiment}.json"),
+        "CITATION.cff",
+        settings("reports.{report}", "experiments.{report}"),
+    output:
+        "results/{report}/ro-crate-metadata.json",
+        "results/{report}/README.md",
+    shell:
+        "crystalmesh crate {wildcards.report}"
 
 
 def tell_dvc():

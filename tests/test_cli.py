@@ -19,7 +19,7 @@ MINI = Path(__file__).parent / "workflow" / "params.yaml"
 STAGES = {
     "fetch": 1, "crystals": 1, "split": 1, "folds": 1, "represent": 1, "train": 2, "predict": 2,
     "evaluate": 2, "published": 2, "tables": 1, "figures": 1, "metrics": 1, "paper": 1,
-    "ledger": 1,
+    "ledger": 1, "crate": 1,
 }  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def test_an_unknown_name(project: Path, stage: str) -> None:
         ["metrics", "demo"],
         ["paper", "demo"],
         ["ledger", "demo"],
+        ["crate", "demo"],
     ],
     ids=lambda arguments: arguments[0],
 )

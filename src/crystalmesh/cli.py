@@ -198,6 +198,15 @@ def ledger(report: Report) -> None:
 
 
 @app.command()
+def crate(report: Report) -> None:
+    """Describe a report's results for machines (RO-Crate) and people (README.md)."""
+    project = _start(report)
+    from crystalmesh.report import crate
+
+    crate.build(project, report)
+
+
+@app.command()
 def verify(
     report: Annotated[
         str | None, typer.Argument(help="a report of params.yaml; without one, all published")

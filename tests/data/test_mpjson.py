@@ -157,3 +157,32 @@ def test_watch_hears_of_every_byte(tmp_path: Path) -> None:
         heard: list[int] = []
         assert len(list(mpjson.read(path, heard.append))) == 40
         assert sum(heard) == len(raw)
+
+
+def test_a_small_file_that_unpacks_to_more_than_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would fill the memory is refused before it does; many short entries are not."""
+    monkeypatch.setattr(mpjson, "LONGEST", 4 << 20)
+    rows = many(3)
+    bomb = documents(rows)
+    bomb[1]["structure"]["charge"] = "0," * (8 << 20)
+    with pytest.raises(CrystalmeshError, match=r"entry 1 \(from 0\) is longer than 4 MiB"):
+        read(tmp_path / "bomb", packed(bomb))
+    with pytest.raises(CrystalmeshError, match="entry 0"):
+        read(tmp_path / "nothing", gzip.compress(b"[" + b" " * (64 << 20)))
+    long = [document | {"material_id": f"mp-{i}"} for i in range(12000) for document in bomb[:1]]
+    content = json.dumps(long).encode()
+    assert len(content) > mpjson.LONGEST
+    assert len(read(tmp_path / "long", content)) == len(long)
+
+
+@pytest.mark.parametrize("shape", ["list", "object"])
+def test_nesting_that_would_overflow_the_parser_is_refused(tmp_path: Path, shape: str) -> None:
+    deep = "[" * 200_000 if shape == "list" else '{"a":' * 200_000
+    text = json.dumps([{"material_id": "mp-1", "structure": "@"}]).replace('"@"', deep)
+    with pytest.raises(CrystalmeshError, match=r"entry 0 \(from 0\) is nested more than 1000 deep"):
+        read(tmp_path / "deep", text.encode())
+    columns = '{"columns": ' + deep
+    with pytest.raises(CrystalmeshError, match="nested"):
+        read(tmp_path / "columns", columns.encode())

@@ -74,7 +74,7 @@ def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
     if not backwards:
         yield ["stability", "demo"]
     yield from ([stage, "demo"] for stage in ["tables", "figures"][::turn])
-    yield from ([stage, "demo"] for stage in ("paper", "metrics", "ledger"))
+    yield from ([stage, "demo"] for stage in ("paper", "metrics", "ledger", "crate"))
 
 
 def run(root: Path, tree: dict[str, Any], stages: list[str], backwards: bool) -> None:

@@ -13,7 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "workflow" / "params.yaml"
-FILES = (".dvcignore", "Snakefile", "dvc.yaml", "params.yaml", ".dvc/config", ".dvc/.gitignore")
+FILES = (
+    ".dvcignore",
+    "CITATION.cff",
+    "Snakefile",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvc/config",
+    ".dvc/.gitignore",
+)
 FOLDERS = ("paper", "profiles")
 BIN = Path(sys.executable).parent
 

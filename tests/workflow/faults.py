@@ -56,6 +56,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "paper demo": ("results/demo/paper.pdf",),
     "metrics demo": ("results/demo/metrics.json",),
     "ledger demo": ("results/demo/ledger.json",),
+    "crate demo": ("results/demo/ro-crate-metadata.json", "results/demo/README.md"),
 }  # fmt: skip
 # Files of every kind, and a command that reads each.
 READERS = {

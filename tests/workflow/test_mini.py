@@ -21,7 +21,7 @@ EXPERIMENT = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
 OF_EXPERIMENT = ("train", "predict", "evaluate")
-OF_REPORT = ("tables", "figures", "paper", "metrics", "ledger")
+OF_REPORT = ("tables", "figures", "paper", "metrics", "ledger", "crate")
 QUICK = 15  # seconds in which an engine must say that there is nothing to do
 
 
@@ -94,6 +94,7 @@ STAGES = {
     "metrics demo": "results/demo",
     "paper demo": "results/demo",
     "ledger demo": "results/demo",
+    "crate demo": "results/demo",
 }
 # Ctrl-C in the worst moment: an output has been written, but is not in its place yet.
 INTERRUPTED = """

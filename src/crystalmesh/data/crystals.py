@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import reprlib
 import sys
 import warnings
 from collections import Counter
@@ -43,6 +44,7 @@ NON_FINITE = ("NaN", "Infinity", "-Infinity")
 FULL = 1e-6  # an occupancy this near to one is one
 FLAT = 1e-12  # volume over a*b*c below which the lattice vectors are dependent but for rounding
 BATCH = 64  # entries handed to a process at once
+MOST_SITES = 10_000  # of a crystal; the largest of the Materials Project have some hundreds
 PAIRS = 1 << 20  # pairs of sites measured at once
 
 # spglib 2.8 warns on every call unless it may raise.
@@ -331,6 +333,8 @@ def _crystal(entry: mpjson.Entry, rules: Rules) -> Crystal:
         raise _Reject("no structure", entry.fault)
     if not entry.species:
         raise _Reject("no atoms", "")
+    if len(entry.species) > MOST_SITES:
+        raise _Reject("too many sites", str(len(entry.species)))
     numbers = np.array([_number(i, site) for i, site in enumerate(entry.species)], dtype=np.int64)
     with np.errstate(all="ignore"):
         lengths = np.linalg.norm(entry.lattice, axis=1)
@@ -354,7 +358,7 @@ def _number(i: int, site: mpjson.Species) -> int:
     for name, _ in site:
         match = SPECIES.fullmatch(name)
         if match is None or match[1] not in ELEMENTS:
-            raise _Reject("unknown species", f"site {i}: {name}")
+            raise _Reject("unknown species", f"site {i}: {name[:40]}")
     if len(site) != 1 or not abs(site[0][1] - 1.0) <= FULL:
         found = ", ".join(f"{name} {occupancy}" for name, occupancy in site) or "empty"
         raise _Reject("partial occupancy", f"site {i}: {found}")
@@ -365,7 +369,7 @@ def _number(i: int, site: mpjson.Species) -> int:
 
 def _label(value: Any, scope: Scope) -> float:
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in NON_FINITE):
-        raise _Reject("not a number", str(value))
+        raise _Reject("not a number", reprlib.repr(value))
     number = float(value)
     if not math.isfinite(number):
         raise _Reject("not finite", str(value))

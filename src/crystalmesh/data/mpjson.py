@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ Watch = Callable[[int], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 1 << 20
+LONGEST = 64 << 20  # bytes of one entry; the longest of the Materials Project have some 100 KiB
+DEEPEST = 1000  # brackets within brackets; a crystal has six
 # Python and pandas write these, JSON knows them not: outside a string each is made a string.
 # The word stands first in the pattern, which makes the search some thirty times faster.
 NAN = re.compile(rb"NaN(?<=[\s\[:,]NaN)(?=[\s\]},]|$)")
@@ -85,7 +88,7 @@ def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
                 "Materials Project documents"
             )
         columns = _columns(path) if first == b"{" else None
-        with _unpacked(path, watch) as stream:
+        with _unpacked(path, watch, LONGEST) as stream:
             prefix = "item" if columns is None else "data.item"
             for row in ijson.items(stream, prefix, use_float=True):
                 where = f"{path}: entry {position} (from 0)"
@@ -95,6 +98,11 @@ def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
                     else _row(where, position, row, columns)
                 )
                 position += 1
+                stream.unread = stream.depth = 0
+    except _ExcessError as error:
+        raise CrystalmeshError(
+            f"{path}: entry {position} (from 0) is {error}: not a crystal; see what the file is"
+        ) from error
     except JSONError as error:
         said = " ".join(str(error).split("\n", 1)[0].split())
         raise CrystalmeshError(
@@ -123,18 +131,35 @@ class _Watched:
         return block
 
 
-class _Json:
-    """A byte stream of JSON in which NaN and Infinity outside strings have become strings."""
+class _ExcessError(Exception):
+    """What an entry has too much of."""
 
-    def __init__(self, stream: Any) -> None:
+
+class _Json:
+    """A byte stream of JSON in which NaN and Infinity outside strings have become strings.
+
+    Attributes:
+        unread: bytes since it was last set to zero, of at most `longest`: a small packed file may
+            unpack to more than the memory holds.
+        depth: brackets opened and not closed since then, those in strings counted as well; of at
+            most DEEPEST, as the parser would overflow its stack.
+    """
+
+    def __init__(self, stream: Any, longest: float = math.inf) -> None:
         self.stream: Any = stream
+        self.longest = longest
         self.rest = b""
+        self.unread = self.depth = 0
 
     def read(self, size: int) -> bytes:
         if size == 0:  # ijson asks whether it gets bytes or text
             return b""
         while True:
             block: bytes = self.stream.read(BLOCK)
+            self.unread += len(block)
+            if self.unread > self.longest:
+                raise _ExcessError(f"longer than {LONGEST >> 20} MiB")
+            self.depth += _climb(block, DEEPEST - self.depth)
             text = self.rest + block
             # Cut before a comma: no token spans one, and each keeps the sign before it.
             cut = text.rfind(b",") if block else len(text)
@@ -146,14 +171,26 @@ class _Json:
                 return text
 
 
+def _climb(block: bytes, room: int) -> int:
+    """How much deeper the brackets of a block lead in the end; they never may beyond `room`."""
+    text = np.frombuffer(block, dtype=np.uint8)
+    opened, closed = (text == 91) | (text == 123), (text == 93) | (text == 125)  # [ { and ] }
+    steps = (opened.view(np.int8) - closed.view(np.int8))[opened | closed]
+    depths = np.cumsum(steps, dtype=np.int64)
+    if len(depths) and int(depths.max()) > room:
+        raise _ExcessError(f"nested more than {DEEPEST} deep")
+    return int(depths[-1]) if len(depths) else 0
+
+
 @contextlib.contextmanager
-def _unpacked(path: Path, watch: Watch | None) -> Iterator[_Json]:
+def _unpacked(path: Path, watch: Watch | None, longest: float = math.inf) -> Iterator[_Json]:
     with path.open("rb") as stream:
         packed = stream.read(2) == GZIP_MAGIC
         stream.seek(0)
         watched = _Watched(stream, watch)
         # GzipFile asks its file for nothing but `read`.
-        yield _Json(gzip.GzipFile(fileobj=watched, mode="rb") if packed else watched)  # type: ignore[call-overload]
+        opened = gzip.GzipFile(fileobj=watched, mode="rb") if packed else watched  # type: ignore[call-overload]
+        yield _Json(opened, longest)
 
 
 def _columns(path: Path) -> dict[str, int]:

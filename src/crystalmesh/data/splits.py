@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from crystalmesh.data.crystals import Crystals, natural
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, write_json
 
+LONGEST = 256 << 20  # bytes of a benchmark's table once unpacked
 # Official folds have a test part only: of the rest, in keyed order, every tenth validates.
 FOLD_RATIO, FOLD_SEED = (9, 1, 0), 0
 
@@ -88,10 +90,15 @@ def read_benchmark(project: Project, name: str) -> list[dict[str, str]]:
     """
     path = registry.open_raw(project, name)
     try:
-        with gzip.open(path, "rt", newline="", encoding="utf-8") as stream:
-            table = csv.DictReader(stream, strict=True)
-            header = list(table.fieldnames or ())
-            rows = list(table)
+        with gzip.open(path) as stream:
+            content = stream.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise CrystalmeshError(
+                f"{path}: longer than {LONGEST >> 20} MiB: not a benchmark's table"
+            )
+        table = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        header = list(table.fieldnames or ())
+        rows = list(table)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
         raise CrystalmeshError(f"{path}: broken table ({error}); fetch it again") from error
     lacking = [column for column in ("mp_id", "fold", "target") if column not in header]

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -217,7 +218,7 @@ def train(project: Project, group: str, name: str) -> None:
     last = scratch / "last.ckpt"
     device = str(trainer.strategy.root_device)
     try:
-        trainer.fit(learner, ckpt_path=last if last.exists() else None, weights_only=True)
+        trainer.fit(learner, ckpt_path=_resumable(last, name), weights_only=True)
     except SystemExit as stop:  # lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
@@ -256,6 +257,24 @@ def train(project: Project, group: str, name: str) -> None:
     note = json.dumps(settings | facts, sort_keys=True)
     write_tensors(project.checkpoint(group, name), tensors, note)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _resumable(last: Path, name: str) -> Path | None:
+    """The state to go on from; None, after a word, where a kill has cut it short.
+
+    Read as tensors and plain values only: a pickle that would run code is refused with it.
+    """
+    try:
+        torch.load(last, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # torch and zipfile raise many kinds
+        print(
+            f"{name}: {last} is damaged ({type(error).__name__}): from the start", file=sys.stderr
+        )
+        shutil.rmtree(last.parent)
+        return None
+    return last
 
 
 def publish(tensor: Tensor, precision: str) -> Tensor:

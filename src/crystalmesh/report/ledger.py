@@ -9,7 +9,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report.results import benchmarks
 
 # Wall times and machines differ from run to run: these are kept, but never compared.
-NOT_COMPARED = ("cards", "ledger.json", "metrics.json", "ro-crate-metadata.json")
+NOT_COMPARED = ("cards", "ledger.json", "metrics.json", "ro-crate-metadata.json", "README.md")
 
 
 def build(project: Project, report: str) -> None:

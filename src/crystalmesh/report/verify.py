@@ -30,7 +30,9 @@ STAGES = (
     "published", "stability", "tables", "figures", "paper", "metrics",
 )  # fmt: skip
 # All that the stages read beside raw data: what a clean folder is given.
-SOURCES = ("params.yaml", "Snakefile", "profiles", "paper", "env", "benchmarks")
+SOURCES = (
+    "params.yaml", "Snakefile", "CITATION.cff", "profiles", "paper", "env", "benchmarks",
+)  # fmt: skip
 SAME = "same"
 
 
