@@ -18,6 +18,7 @@ try:
 except CrystalmeshError as error:
     sys.exit(f"error: {error}")
 params = project.params
+project.restamp()  # all of them now: Snakemake lists a folder once
 engines.forget(project.root)
 
 # The command is on PATH, or lies beside the snakemake that runs this.

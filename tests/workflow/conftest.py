@@ -90,6 +90,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(root, ran("snakemake", ended.stdout), ledger.read_bytes())
 
 
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny report, all its stages run in one process by chain.py; only to be copied."""
+    root = tmp_path_factory.mktemp("first") / "project"
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.workflow.chain", str(root)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return root
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project")

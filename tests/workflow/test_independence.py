@@ -9,8 +9,7 @@ here with all circumstances changed at once, and row by row by
 Then the stages that a circumstance could reach are run under both settings with its safeguard
 switched off (see safeguards.py): now some output must differ.
 
-Which engine runs the stages, and how many at once, is tested by test_engines_and_cores here and
-in test_mini.py.
+How many stages run at once, and by which engine, is tested in test_verify.py and test_mini.py.
 """
 
 import json
@@ -25,9 +24,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import write_project
 from tests.workflow import chain
-from tests.workflow.conftest import ROOT, copy_project, run
+from tests.workflow.conftest import ROOT
 
 Outputs = dict[str, list[Any]]
 
@@ -123,14 +121,6 @@ def without(row: Row, setting: Setting, first: Path, folder: Path) -> Outputs:
     return made(root, setting, off=row.safeguard, stages=row.stages)
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny report, made once under the usual settings."""
-    root = tmp_path_factory.mktemp("first") / "project"
-    assert len(made(root, Setting(environment={"LC_ALL": "C.UTF-8"}))) > 50
-    return root
-
-
 def test_nothing_of_all_this_matters(first: Path, tmp_path: Path) -> None:
     setting = everything(ROWS)
     assert made(tmp_path / setting.folder, setting) == chain.outputs(first)
@@ -141,18 +131,6 @@ def test_it_would_matter_without_its_safeguard(row: Row, first: Path, tmp_path: 
     one = without(row, row.usual, first, tmp_path / "one")
     other = without(row, row.other, first, tmp_path / "other")
     assert one != other
-
-
-@pytest.mark.parametrize("cores", ["1", "4"])
-def test_engines_and_cores(cores: str, first: Path, tmp_path: Path) -> None:
-    """The stages as processes of their own, so many at once."""
-    root = copy_project(tmp_path / "project")
-    write_project(root, chain.settings("portable"))
-    ended = run(root, "snakemake", "--cores", cores, "demo", CRYSTALMESH_MIRROR=str(root))
-    assert ended.returncode == 0, ended.stdout
-    assert chain.outputs(root) == chain.outputs(first)
-    ledger = Path("results", "demo", "ledger.json")
-    assert (root / ledger).read_bytes() == (first / ledger).read_bytes()
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from crystalmesh.report import ledger, paper
 # In the order in which a difference spreads.
 STAGES = (
     "params", "fetch", "crystals", "split", "represent", "train", "predict", "evaluate",
-    "published", "stability", "tables", "figures", "paper", "metrics",
+    "published", "stability", "tables", "figures", "paper", "metrics", "ledger",
 )  # fmt: skip
 # All that the stages read beside raw data: what a clean folder is given.
 SOURCES = (
@@ -117,17 +117,16 @@ def rebuild(
     _clean(project, folder)
     if from_checkpoints:
         _bring(project, report, published, folder)
-    targets = sorted({_target(place, results) for place in chosen})
+    brought = {place for place in expected if from_checkpoints and stage(project, place) == "train"}
+    targets = sorted({_target(place, results) for place in chosen if place not in brought})
     said = _snakemake(project, folder, targets, cores, from_checkpoints)
     rows = _settings(project, report, published)
-    brought = ("checkpoints/", "history/") if from_checkpoints else ()
     for place, digest in expected.items():
         made = folder / place
-        if place not in chosen and not made.exists():
-            continue
-        rows.append(Row(place, stage(project, place), _compare(project, made, place, digest)))
-        if rows[-1].same and place[len(results) + 1 :].startswith(brought or ("\0",)):
-            rows[-1] = Row(place, "train", f"{SAME} (taken as it is)")
+        if place in chosen or made.exists():
+            found = _compare(project, made, place, digest)
+            taken = " (taken as it is)" if found == SAME and place in brought else ""
+            rows.append(Row(place, stage(project, place), found + taken))
     extra = _extra(folder / results, set(expected), results) if only is None else []
     rows += [Row(place, stage(project, place), "not in the ledger") for place in extra]
     if said:
@@ -164,7 +163,8 @@ def stage(project: Project, place: str) -> str:
         "paper.pdf": "paper",
         "metrics.json": "metrics",
     }
-    return of.get(parts[2], parts[2])
+    found = of.get(parts[2], parts[2])
+    return found if found in STAGES else "ledger"  # which names something that no stage makes
 
 
 def _settings(project: Project, report: str, published: dict[str, Any]) -> list[Row]:

@@ -1,0 +1,205 @@
+"""crystalmesh verify: what agrees is confirmed, what was changed is named, with its stage."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalmesh.files import sha256
+from crystalmesh.report import verify as module
+from tests.workflow.conftest import run
+
+EXPERIMENT = "log_k-cgcnn"
+RESULTS = Path("results") / "demo"
+
+
+@pytest.fixture
+def report(first: Path, tmp_path: Path) -> Path:
+    """The tiny report as a reviewer gets it: results, but neither data nor a journal."""
+    root = tmp_path / "project"
+    shutil.copytree(first, root)
+    shutil.rmtree(root / "data")
+    shutil.rmtree(root / ".crystalmesh")
+    return root
+
+
+def verify(root: Path, *options: str) -> tuple[int, str]:
+    """Exit code and output of `crystalmesh verify demo`."""
+    ended = run(root, "crystalmesh", "verify", "demo", *options, CRYSTALMESH_MIRROR=str(root))
+    return ended.returncode, ended.stdout
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that stands in the file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def digit(path: Path) -> None:
+    """Change the first decimal of the last number with decimals of a text file."""
+    text = path.read_text()
+    place = [found.end() for found in re.finditer(r"\d\.(?=\d)", text)][-1]
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+
+
+def test_the_whole_report_is_made_again_four_stages_at_once(report: Path) -> None:
+    code, said = verify(report, "--cores", "4")
+    ledger = json.loads((report / RESULTS / "ledger.json").read_text())
+    count = len(ledger["outputs"]) + len(ledger["data"])
+    assert code == 0, said
+    assert f"verify demo: {count} of {count} outputs equal" in said
+    assert said.count(" same\n") == count
+    assert not (report / "data").exists()
+    assert list((report / ".crystalmesh").glob("verify/*")) == []
+
+
+def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(report: Path) -> None:
+    code, said = verify(report, "--from-checkpoints", "--cores", "1")
+    assert code == 0, said
+    assert said.count("same (taken as it is)") == 2 * 6
+    assert f"{RESULTS}/predictions/{EXPERIMENT}.csv" in said
+    # a checkpoint that is not the ledger's is not built on
+    path = report / RESULTS / "checkpoints" / f"{EXPERIMENT}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, said = verify(report, "--from-checkpoints")
+    assert code == 2
+    assert f"{path.name}: not the file of the ledger" in said
+
+
+def test_the_first_stage_that_differs_is_named(report: Path) -> None:
+    """Another split than the ledger's: crystals agree, and all that follows does not."""
+    path = report / "params.yaml"
+    edit(path, "seed: 0", "seed: 5")
+    code, said = verify(report, "--only", "predictions/log_k-cgcnn.csv")
+    assert code == 1
+    assert "splits.tiny-60-20-20" in said
+    assert "first difference: stage params, splits.tiny-60-20-20" in said
+    lines = {line.split()[0]: line for line in said.splitlines() if line}
+    assert lines["data/crystals/tiny/index.json"].endswith("same")
+    assert "differs" in lines["data/splits/tiny/60-20-20.json"]
+    assert "differs: only" in said or "differs by up to" in said or "shape" in said
+    assert f"what was made: {report}" in said
+
+
+def digit_of_document(path: Path) -> None:
+    """Turn over a bit in the middle of the PDF."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a digit of a metric": ("evaluate", lambda root: digit(root / f"metrics/{EXPERIMENT}.json")),
+    "a digit of a prediction": (
+        "predict", lambda root: digit(root / f"predictions/{EXPERIMENT}.csv"),
+    ),
+    "a digit of a table": ("tables", lambda root: digit(root / "tables/main.json")),
+    "a digit of a figure": ("figures", lambda root: digit(root / "figures/parity.svg")),
+    "a history that is gone": ("train", lambda root: (root / f"history/{EXPERIMENT}.csv").unlink()),
+    "the document": ("paper", lambda root: digit_of_document(root / "paper.pdf")),
+    "an experiment in the ledger": (
+        "predict", lambda root: edit(root / "ledger.json", f"predictions/{EXPERIMENT}.csv", "x"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", TAMPERED)
+def test_what_was_changed_by_hand_is_found_in_a_second(report: Path, change: str) -> None:
+    assert verify(report, "--quick")[0] == 0
+    stage, tamper = TAMPERED[change]
+    tamper(report / RESULTS)
+    code, said = verify(report, "--quick")
+    assert code == 1, said
+    assert f"first difference: stage {stage}, " in said
+
+
+@pytest.mark.parametrize("kind", ["predictions", "metrics", "tables"])
+def test_a_lie_is_found_where_the_ledger_tells_it_too(report: Path, kind: str) -> None:
+    """What was changed together with its checksum does not fit what is made from it."""
+    name = {"predictions": f"{EXPERIMENT}.csv", "metrics": f"{EXPERIMENT}.json"}
+    path = report / RESULTS / kind / name.get(kind, "main.json")
+    before = sha256(path)
+    digit(path)
+    edit(report / RESULTS / "ledger.json", before, sha256(path))
+    code, said = verify(report, "--quick")
+    assert code == 1
+    expected = {
+        "predictions": "the predictions give other metrics",
+        "metrics": "the predictions give other metrics",
+        "tables": "tables and figures give another PDF",
+    }
+    assert expected[kind] in said
+
+
+def test_a_setting_that_was_changed_since_is_named(report: Path) -> None:
+    edit(report / "params.yaml", "lr: 0.01", "lr: 0.02")
+    code, said = verify(report, "--quick")
+    assert code == 1
+    assert "first difference: stage params, models.cgcnn: differs from what" in said
+
+
+def test_what_cannot_be_verified(report: Path) -> None:
+    assert "no output matches 'nonesuch'" in verify(report, "--only", "nonesuch")[1]
+    assert "leave out --only" in verify(report, "--quick", "--only", "x")[1]
+    for text in ("{}", "[]"):
+        (report / RESULTS / "ledger.json").write_text(text)
+        code, said = verify(report, "--quick")
+        assert (code, said.count("\n")) == (2, 1)
+        assert "not a ledger of this version" in said
+    (report / RESULTS / "ledger.json").unlink()
+    ended = run(report, "crystalmesh", "verify")
+    assert (ended.returncode, ended.stdout.count("\n")) == (2, 1)
+    assert "no report has a ledger" in ended.stdout
+
+
+def test_the_commit_hook_refuses_a_tampered_result(report: Path) -> None:
+    """As `make hooks` sets it up."""
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / ".githooks", report / ".githooks")
+    (report / ".venv").symlink_to(root / ".venv")
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        names = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(
+            ["git", *names, *arguments], cwd=report, capture_output=True, text=True, check=False
+        )
+
+    git("config", "core.hooksPath", ".githooks")
+    git("add", "results", "params.yaml")
+    assert git("commit", "-m", "good").returncode == 0
+    digit(report / RESULTS / f"metrics/{EXPERIMENT}.json")
+    refused = git("commit", "-am", "bad")
+    assert refused.returncode != 0
+    assert f"metrics/{EXPERIMENT}.json" in refused.stdout + refused.stderr
+
+
+def test_differences_are_measured(tmp_path: Path) -> None:
+    from crystalmesh.files import write_csv, write_json, write_tensors
+
+    def pair(suffix: str) -> tuple[Path, Path]:
+        return tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+
+    one, other = pair(".csv")
+    write_csv(one, ["id", "x"], [("a", 1.0), ("b", 2.0)])
+    write_csv(other, ["id", "x"], [("a", 1.0), ("b", 2.25)])
+    assert module.difference(one, other) == " by up to 0.25 in 1 of 4 values (x)"
+    write_csv(other, ["id", "x"], [("a", 1.0)])
+    assert "shape" in module.difference(one, other)
+    one, other = pair(".json")
+    write_json(one, {"a": [1, 2.0], "b": "x"})
+    write_json(other, {"a": [1, 2.5], "b": "y"})
+    assert module.difference(one, other).startswith(" by up to 0.5 in 2 of 3 values")
+    one, other = pair(".safetensors")
+    write_tensors(one, {"w": np.zeros(3)})
+    write_tensors(other, {"w": np.zeros(3), "v": np.zeros(1)})
+    assert module.difference(one, other) == ": only one has v"
+    write_tensors(other, {"w": np.zeros(3)}, "another note")
+    assert "all values are equal" in module.difference(one, other)
