@@ -1,14 +1,20 @@
 # On a bare machine (Python 3.11, git, make): `make demo` or `make test` first creates .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
+REPORT ?= demo
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo paper test lint lock clean
+.PHONY: demo paper verify test lint audit hooks lock clean
 
 # A report, with everything it needs: results/<report>/paper.pdf
 demo paper: $(READY)
 	$(BIN)/snakemake --cores $(CORES) $@
+
+# Make a report again in a clean folder and compare every output with its ledger.
+# OPTIONS: --from-checkpoints (train nothing), --quick (make nothing), --only GLOB
+verify: $(READY)
+	$(BIN)/crystalmesh verify $(REPORT) $(OPTIONS)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -18,6 +24,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python env/lock.py --check
+	$(BIN)/crystalmesh verify --quick
+
+# Known vulnerabilities of the locked packages, where the index can be asked.
+audit: $(READY)
+	$(BIN)/python env/audit.py
+
+# Let Git refuse a commit in which a published result is not its ledger's.
+hooks: $(READY)
+	git config core.hooksPath .githooks
 
 # Pin what env/requirements.in needs in the versions that are installed now.
 lock: $(READY)

@@ -225,6 +225,7 @@ def build_project(
     (root / "env").mkdir()
     (root / "env" / "requirements.lock").write_text("numpy==2.4.6\nother==1\ntorch==2.13.0+cpu\n")
     project = config.load(root)
+    files.write_bytes(project.raw("toy"), b"raw")
     write_crystals(project, n)
     write_measured(project)
     splits.build(project, "toy-60-20-20")
@@ -251,6 +252,7 @@ def make(tmp_path: Path) -> Maker:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The default project with every stage of its report done; tests leave it as they find it."""
     project = build_project(tmp_path_factory.mktemp("finished"))
+    splits.build_folds(project, "bench_log_k")
     published.evaluate(project, "toy", "bench_log_k")
     for stage in (tables, figures, metrics, paper, ledger):
         stage.build(project, "toy")

@@ -19,6 +19,11 @@ def test_ledger_holds_every_compared_file(finished: Project) -> None:
     assert set(content["outputs"]) == {p for p in there if p.split("/")[0] not in skipped}
     for name, digest in content["outputs"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    for name, digest in content["data"].items():
+        assert hashlib.sha256((finished.root / name).read_bytes()).hexdigest() == digest
+    assert {name.split("/")[1] for name in content["data"]} == {"raw", "crystals", "splits"}
+    assert content["settings"]["tasks"] == ledger.checksum(finished, "tasks")
+    assert "experiments.toy.log_k-cgcnn-all" in content["settings"]
     assert content["experiments"]["log_k-cgcnn-all"] == {"tier": "native", "device": "cpu"}
 
 

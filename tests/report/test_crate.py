@@ -1,0 +1,66 @@
+"""crystalmesh.report.crate: the results described for machines and people."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rocrate.rocrate import ROCrate
+
+from crystalmesh import config
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.files import read_json
+from crystalmesh.report import crate
+from tests.workflow.conftest import first
+
+__all__ = ["first"]
+
+
+@pytest.fixture
+def root(first: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    shutil.copytree(first, root)
+    return root
+
+
+def test_a_maintained_reader_finds_files_and_trainings(root: Path) -> None:
+    folder = root / "results" / "demo"
+    read = ROCrate(str(folder))
+    ledger, cards = read_json(folder / "ledger.json"), list((folder / "cards").iterdir())
+    files = {one.id: one["sha256"] for one in read.data_entities if "File" in str(one.type)}
+    assert files == ledger["outputs"]
+    actions = [one for one in read.contextual_entities if one.type == "CreateAction"]
+    assert len(actions) == len(cards) == 6
+    for action in actions:
+        name = action["name"].removeprefix("training of ")
+        assert f"checkpoints/{name}.safetensors" in {one.id for one in action["result"]}
+        assert {one["sha256"] for one in action["object"]} <= set(ledger["data"].values())
+        settings = json.loads(action["description"])
+        assert settings == read_json(folder / "cards" / f"{name}.json")["settings"]
+        assert action["instrument"]["name"] == "crystalmesh"
+    assert read.root_dataset["datePublished"].startswith("20")
+
+
+def test_made_again_it_is_the_same(root: Path) -> None:
+    folder = root / "results" / "demo"
+    before = {name: (folder / name).read_bytes() for name in (crate.METADATA, crate.README)}
+    crate.build(config.load(root), "demo")
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_the_page_has_a_line_an_experiment(root: Path) -> None:
+    text = (root / "results" / "demo" / "README.md").read_text()
+    metrics = read_json(root / "results" / "demo" / "metrics.json")
+    for one in metrics:
+        (line,) = [line for line in text.splitlines() if f"cards/{one['experiment']}.json" in line]
+        assert f"{one['value']:.4g} {one['unit']}" in line
+
+
+def test_a_card_without_its_facts_is_named(root: Path) -> None:
+    path = next((root / "results" / "demo" / "cards").iterdir())
+    path.write_text("{}")
+    with pytest.raises(CrystalmeshError, match="has no"):
+        crate.build(config.load(root), "demo")
+    (root / "CITATION.cff").write_text("title: x")
+    with pytest.raises(CrystalmeshError, match="no authors or date-released"):
+        crate._citation(root)

@@ -1,0 +1,85 @@
+"""crystalmesh.provenance: the code and the packages that a result was made with."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crystalmesh import provenance
+from crystalmesh.errors import CrystalmeshError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_code_is_told_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("1")
+    (tmp_path / "y.py").write_text("2")
+    first = provenance.source_checksum(tmp_path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "x.pyc").write_text("3")
+    assert provenance.source_checksum(tmp_path) == first
+    (tmp_path / "y.py").write_text("3")
+    second = provenance.source_checksum(tmp_path)
+    (tmp_path / "y.py").rename(tmp_path / "z.py")
+    assert len({first, second, provenance.source_checksum(tmp_path)}) == 3
+
+
+def test_the_commit(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(
+            ["git", *names, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert provenance._commit(tmp_path) is None
+    (tmp_path / "x").write_text("1")
+    git("init", "-q")
+    git("add", "x")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD")
+    assert provenance._commit(tmp_path) == head
+    (tmp_path / "x").write_text("2")
+    assert provenance._commit(tmp_path) == f"{head}+"
+
+
+def test_the_lock_is_held_to_what_is_installed(tmp_path: Path) -> None:
+    assert provenance.unlocked(tmp_path) == []  # a project without one
+    (tmp_path / "env").mkdir()
+    version = importlib.metadata.version("numpy")
+    lock = tmp_path / "env" / "requirements.lock"
+    lock.write_text(f"numpy=={version}\n")
+    provenance.check_lock(tmp_path)
+    lock.write_text(f"numpy=={version}.1\nno-such-package==1.0\n")
+    assert provenance.unlocked(tmp_path) == [
+        f"numpy {version} instead of {version}.1",
+        "no-such-package none instead of 1.0",
+    ]
+    with pytest.raises(CrystalmeshError, match="not what is installed: numpy"):
+        provenance.check_lock(tmp_path)
+
+
+def test_this_environment_is_the_locked_one() -> None:
+    assert provenance.unlocked(ROOT) == []
+
+
+def test_a_run_with_other_packages_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "tests" / "workflow" / "params.yaml").read_text())
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "requirements.lock").write_text("numpy==0.1\n")
+
+    def split(**variables: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "crystalmesh.cli", "split", "emt-60-20-20"],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+
+    assert "env/requirements.lock: not what is installed: numpy" in split()
+    assert "run the stage that makes it" in split(CRYSTALMESH_UNLOCKED="1")
