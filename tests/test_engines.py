@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -52,6 +54,30 @@ def test_forget_a_folder_that_was_made_again(tmp_path: Path) -> None:
     assert not record.exists()
 
 
-def test_record_without_dvc_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_without_dvc_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does it tell the DVC of a project around this folder (as `verify` has one)."""
+    assert engines.record(tmp_path, {"crystalmesh fetch emt"}) == []
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "x").write_text("1")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {x: {cmd: crystalmesh fetch emt, outs: [{x: {cache: false}}]}}"
+    )
+    assert engines.record(inner, {"crystalmesh fetch emt"}) == []
+    assert not (tmp_path / "dvc.lock").exists()
+    (told,) = engines.record(tmp_path, {"crystalmesh fetch emt"})
+    assert told.endswith("x")
+    assert (tmp_path / "dvc.lock").exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_record_where_dvc_is_broken_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".dvc").mkdir()
     assert engines.record(tmp_path, {"crystalmesh fetch emt"}) == []
     assert capsys.readouterr().err.startswith("DVC was not told of this run: ")

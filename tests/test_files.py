@@ -4,6 +4,8 @@ import errno
 import gzip
 import json
 import os
+import platform
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -44,6 +46,40 @@ def test_an_unfinished_file_leaves_the_old_one(tmp_path: Path, error: BaseExcept
     assert listing(tmp_path) == ["file"]
 
 
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host, mine = platform.node(), os.getpid()
+    gone = [f".file.{host}-{ended.pid}-abc.part", f".folder.{host}-{ended.pid}-abc.part"]
+    kept = [
+        f".file.{host}-1-abc.part",  # of a process that lives
+        f".file.{host}-{mine}-abc.part",
+        f".file.elsewhere-{ended.pid}-abc.part",  # of another machine: nobody knows here
+        f".file2.{host}-{ended.pid}-abc.part",
+        ".file.part",
+    ]
+    for name in [gone[0], *kept]:
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / gone[1]).mkdir()
+    files.write_bytes(tmp_path / "file", b"whole")
+    with files.writing_folder(tmp_path / "folder"):
+        pass
+    assert listing(tmp_path) == sorted([*kept, "file", "folder"])
+
+
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        files.write_bytes(tmp_path / "file", b"")
+        with files.writing_folder(tmp_path / "folder") as folder:
+            (folder / "copy").write_bytes(b"")
+    finally:
+        os.umask(before)
+    for name in ("file", "folder/copy"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_full_disk_when_the_bytes_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,8 +87,9 @@ def test_a_full_disk_when_the_bytes_are_synced(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         files.write_json(tmp_path / "file", {})
+    assert caught.value.filename == str(tmp_path / "file")
     assert listing(tmp_path) == []
 
 

@@ -45,12 +45,9 @@ def found() -> Any:
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_any_moment_a_stage_can_be_run_again(found: Any, stage: str) -> None:
     counts = found["kills"][stage]
-    assert counts["runs"] == counts["recovered"] == KILLS
+    assert counts["runs"] == counts["recovered"]
+    assert counts["injected"] == KILLS
     assert counts.get("half-written", 0) == counts.get("lost", 0) == 0
-
-
-def test_most_kills_were_in_time(found: Any) -> None:
-    assert sum(one["injected"] for one in found["kills"].values()) > len(STAGES)
 
 
 @pytest.mark.parametrize("place", READERS)
