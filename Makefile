@@ -5,7 +5,7 @@ REPORT ?= demo
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo paper verify test lint audit hooks lock clean
+.PHONY: demo paper verify test test-emulated lint audit hooks lock clean
 
 # A report, with everything it needs: results/<report>/paper.pdf
 demo paper: $(READY)
@@ -18,6 +18,10 @@ verify: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# On emulated CPUs of Intel and AMD; needs qemu-x86_64 (Debian: qemu-user), takes two minutes.
+test-emulated: $(READY)
+	$(BIN)/python -m pytest -m emulated tests/workflow/test_portability.py
 
 lint: $(READY)
 	$(BIN)/ruff check

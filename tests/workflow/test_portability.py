@@ -1,6 +1,7 @@
 """Equal bits on Intel and AMD code paths: the same stages on emulated CPUs.
 
-    python -m tests.workflow.test_portability     # all stages, both tiers, as a table (minutes)
+    make test-emulated                            # the tests of this file, which `make test` omits
+    python -m tests.workflow.test_portability     # all stages, both tiers, as a table
 
 Needs qemu's user-mode emulation (Debian: qemu-user). The data and the native results of these tests
 are of the CPU they run on, so that three code paths are compared where that one has AVX-512.
@@ -22,6 +23,7 @@ from tests.workflow.test_independence import Outputs
 QEMU = "qemu-x86_64"
 CPUS = ("Haswell", "EPYC")  # Intel and AMD, both with AVX2 and FMA
 SOME = "stages=train,predict"
+pytestmark = pytest.mark.emulated
 
 
 def emulated(cpu: str, root: Path, *options: str) -> subprocess.Popen[str]:
@@ -58,7 +60,6 @@ def differing(one: Outputs, other: Outputs) -> list[str]:
     return sorted(key for key in one | other if one.get(key) != other.get(key))
 
 
-@pytest.mark.skipif(shutil.which(QEMU) is None, reason="no qemu-user (apt install qemu-user)")
 def test_every_network_trains_to_the_same_bits_on_intel_and_amd(
     first: Path, tmp_path: Path
 ) -> None:
@@ -71,7 +72,6 @@ def test_every_network_trains_to_the_same_bits_on_intel_and_amd(
     assert [key for key, value in intel.items() if here[key] != value] == []
 
 
-@pytest.mark.skipif(shutil.which(QEMU) is None, reason="no qemu-user (apt install qemu-user)")
 def test_without_the_tier_intel_and_amd_differ(first: Path, tmp_path: Path) -> None:
     root = tmp_path / "native"
     shutil.copytree(first, root)

@@ -63,6 +63,7 @@ def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(report: Path) -
     code, said = verify(report, "--from-checkpoints", "--cores", "1")
     assert code == 0, said
     assert said.count("same (taken as it is)") == 2 * 6
+    assert len(re.findall(r": PDF <- table <- metrics <- 6 predictions <- .*: traced\n", said)) == 6
     assert f"{RESULTS}/predictions/{EXPERIMENT}.csv" in said
     # a checkpoint that is not the ledger's is not built on
     path = report / RESULTS / "checkpoints" / f"{EXPERIMENT}.safetensors"
@@ -203,3 +204,18 @@ def test_differences_are_measured(tmp_path: Path) -> None:
     assert module.difference(one, other) == ": only one has v"
     write_tensors(other, {"w": np.zeros(3)}, "another note")
     assert "all values are equal" in module.difference(one, other)
+
+
+def test_large_checkpoints_may_be_left_out_of_git(report: Path) -> None:
+    path = report / RESULTS / "checkpoints" / f"{EXPERIMENT}.safetensors"
+    path.unlink()
+    assert verify(report, "--quick")[0] == 1
+    with (report / ".gitignore").open("a") as stream:
+        stream.write(f"/results/demo/checkpoints/{EXPERIMENT}.safetensors\n")
+    assert verify(report, "--quick")[0] == 0
+    code, said = verify(report, "--from-checkpoints")
+    assert code == 2
+    assert f"{path.name}: not committed" in said
+    # what was predicted with it is still held to its metrics
+    digit(report / RESULTS / f"predictions/{EXPERIMENT}.csv")
+    assert "the predictions give other metrics" in verify(report, "--quick")[1]

@@ -1,6 +1,7 @@
 """From predictions to metrics."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,18 @@ from crystalmesh.files import read_csv, read_note, write_json
 
 def evaluate(project: Project, group: str, name: str) -> None:
     """The stage `evaluate`: write the experiment's metrics; see `compute`."""
-    write_json(project.metrics(group, name), compute(project, group, name))
+    note = json.loads(read_note(project.checkpoint(group, name)))
+    write_json(project.metrics(group, name), compute(project, group, name, note))
 
 
-def compute(project: Project, group: str, name: str) -> dict[str, Any]:
+def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of the experiment, computed from its predictions alone.
+
+    Args:
+        project: the project.
+        group: the report.
+        name: the experiment.
+        facts: what its checkpoint (or its card) says of the training.
 
     Raises:
         CrystalmeshError: the predictions are missing, empty or damaged.
@@ -43,7 +51,6 @@ def compute(project: Project, group: str, name: str) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
     headline = "accuracy" if task.kind == "classification" else "mae"
-    note = json.loads(read_note(project.checkpoint(group, name)))
     split = project.params.splits.get(f"{experiment.dataset}-{experiment.split}")
     return (
         metrics
@@ -62,7 +69,7 @@ def compute(project: Project, group: str, name: str) -> dict[str, Any]:
             "size": experiment.size,
             "n_test": len(rows),
         }
-        | {key: note[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
+        | {key: facts[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
     )
 
 

@@ -67,11 +67,7 @@ def quick(project: Project, report: str) -> list[Row]:
     for name in sorted(declared - set(published["outputs"])):
         place = _below(project, folder / name)
         rows.append(Row(place, stage(project, place), "not in the ledger"))
-    rows += [
-        _consistent(project, report, name)
-        for name in project.params.experiments[report]
-        if project.checkpoint(report, name).exists()
-    ]
+    rows += [_consistent(project, report, name) for name in project.params.experiments[report]]
     document = folder / "paper.pdf"
     if document.exists():
         try:
@@ -219,14 +215,16 @@ def _consistent(project: Project, report: str, name: str) -> Row:
         return Row(f"{place} from predictions", "evaluate", found)
 
     try:
-        note = json.loads(files.read_note(project.checkpoint(report, name)))
         card = files.read_json(project.card(report, name))
+        checkpoint = project.checkpoint(report, name)
+        # of large ones only the checksum is published, but their cards are
+        note = json.loads(files.read_note(checkpoint)) if checkpoint.exists() else card
         metrics = files.read_json(project.metrics(report, name))
         settings = project.params.settings(project.params.experiment(report, name))
         for key, value in settings.items():
-            if not note.get(key) == card["settings"][key] == value:
+            if not note.get(key, card["settings"][key]) == card["settings"][key] == value:
                 return row(f"differs: `{key}` of checkpoint, card and params.yaml are not the same")
-        if compute(project, report, name) != metrics:
+        if compute(project, report, name, note) != metrics:
             return row("differs: the predictions give other metrics")
         records = files.read_json(project.results(report) / "metrics.json")
         value = next(one["value"] for one in records if one["experiment"] == name)
@@ -259,6 +257,10 @@ def _bring(project: Project, report: str, published: dict[str, Any], folder: Pat
     """What was trained, from the committed files, each checked against the ledger."""
     for name in project.params.experiments[report]:
         for path in (project.checkpoint(report, name), project.history(report, name)):
+            if not path.exists():
+                raise CrystalmeshError(
+                    f"{path}: not committed; verify {report} without --from-checkpoints"
+                )
             relative = path.relative_to(project.results(report)).as_posix()
             if files.sha256(path) != published["outputs"].get(relative):
                 raise CrystalmeshError(
@@ -394,6 +396,38 @@ def _extra(folder: Path, expected: set[str], results: str) -> list[str]:
     return found
 
 
+def trace(project: Project, report: str, rows: Iterable[Row], folder: Path) -> list[str]:
+    """A line an experiment: its number in the document, back to the checkpoint that gave it.
+
+    `folder` holds the report as it was made again. A line ends in "traced" where every file on the
+    way is the published one, and the table of experiments has the value of the metrics.
+    """
+    found = {row.output: row for row in rows}
+    results = project.results(report)
+    document = [_below(project, results / name) for name in ("paper.pdf", "tables/experiments.csv")]
+    table = {
+        line["experiment"]: line["value"] for line in files.read_csv(folder / document[1])
+    } if (folder / document[1]).exists() else {}  # fmt: skip
+    lines = []
+    for name in project.params.experiments[report]:
+        paths = (
+            project.metrics(report, name),
+            project.predictions(report, name),
+            project.checkpoint(report, name),
+        )
+        way = [*document, *(_below(project, path) for path in paths)]
+        broken = [place for place in way if place not in found or not found[place].same]
+        metrics = files.read_json(paths[0])
+        if not broken and table.get(name) != repr(metrics["value"]):
+            broken = [document[1]]
+        lines.append(
+            f"{name}: {metrics['metric']} {metrics['value']:.4g} {metrics['unit']}: PDF <- table <-"
+            f" metrics <- {metrics['n_test']} predictions <- checkpoint"
+            f" {files.sha256(paths[2])[:12]}: {f'broken at {broken[-1]}' if broken else 'traced'}"
+        )
+    return lines
+
+
 def first(rows: Iterable[Row]) -> Row | None:
     """The first row, in the order of the stages, that does not agree."""
     wrong = [row for row in rows if not row.same]
@@ -442,6 +476,8 @@ def verify(
     width = max((len(row.output) for row in shown), default=0)
     for row in shown:
         print(f"{row.output:{width}}  {row.stage:9}  {row.found}")
+    if folder is not None and from_checkpoints and only is None:
+        print("\n".join(["", *trace(project, report, rows, folder), ""]))
     outputs = [row for row in rows if row.stage != "params"]
     equal = sum(row.same for row in outputs)
     said = f"verify {report}: {equal} of {len(outputs)} {'checks' if committed_only else 'outputs'}"
