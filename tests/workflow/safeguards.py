@@ -106,9 +106,10 @@ def hashing() -> None:
 
 
 def listing() -> None:
-    """Shards in the order in which the file system lists them."""
+    """Shards (several, therefore small) in the order in which the file system lists them."""
     from crystalmesh.represent import store
 
+    store.SHARD = 8
     read = store.read_json
 
     def unsorted(path: Path) -> Any:

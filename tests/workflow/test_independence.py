@@ -75,7 +75,7 @@ ROWS = [
         Setting(environment={"PYTHONHASHSEED": "2"}), Setting(environment={"PYTHONHASHSEED": "1"}),
     ),
     Row(
-        "order in which folders are listed", "listing", "train",
+        "order in which folders are listed", "listing", "represent,train",
         Setting({"listing": "backwards"}), Setting({"listing": "forwards"}),
     ),
     Row("training: in one run, stopped and resumed", "resuming", "train", Setting({"resume": "1"})),

@@ -20,6 +20,7 @@ from crystalmesh.files import read_csv, read_note, write_json
 
 def evaluate(project: Project, group: str, name: str) -> None:
     """The stage `evaluate`: write the experiment's metrics; see `compute`."""
+    project.params.experiment(group, name)  # an unknown name is told before a missing file
     note = json.loads(read_note(project.checkpoint(group, name)))
     write_json(project.metrics(group, name), compute(project, group, name, note))
 
