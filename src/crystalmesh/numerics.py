@@ -66,10 +66,11 @@ def enforce(tier: Tier) -> None:
 def _portable_kernels() -> Any:
     """Give torch NumPy's matrix product and square root on the CPU; returns what keeps them there.
 
-    torch asks MKL for both. MKL's square root is refined from the CPU's own approximation
-    (RSQRTPS), whose bits differ between Intel and AMD; NumPy's is the correctly rounded
-    instruction. MKL's products are the same everywhere with MKL_CBWR=COMPATIBLE only, at less than
-    half the speed of NumPy's OpenBLAS, whose kernels and block sizes OPENBLAS_CORETYPE fixes.
+    torch asks MKL for both. MKL's square root differs between CPUs under every MKL_CBWR (it seems
+    to be refined from RSQRTPS, an approximation that each vendor makes its own way); NumPy's is
+    the correctly rounded instruction. MKL's products are the same everywhere with
+    MKL_CBWR=COMPATIBLE only, at less than half the speed of NumPy's OpenBLAS, whose kernels and
+    block sizes OPENBLAS_CORETYPE fixes.
     Autograd works above these, so gradients use them too. Other devices are not touched.
     """
     import numpy as np
