@@ -28,6 +28,7 @@ ALL = 1024  # threads of a stage that starts processes itself; scaled down to --
 
 SPLITS = {(s.dataset, s.split): key for key, s in params.splits.items()}
 FEATURES = {(f.dataset, f.representation): (key, f) for key, f in params.features.items()}
+EXPERIMENTS = {name for group in params.experiments for name in params.group(group)}
 MESHES = ("published", "canonical")
 FINAL = ("ledger", "metrics", "ro-crate-metadata")
 CRYSTALS = [
@@ -66,6 +67,25 @@ def settings(*keys):
     return lambda w: [os.path.relpath(project.stamp(key)) for key in at(*keys)(w)]
 
 
+def own(*keys):
+    """Input function: settings files of an experiment's own block, and of others."""
+    return lambda w: settings(params.block(w.group, w.experiment), *keys)(w)
+
+
+def of_report(*keys):
+    """Input function: settings files of all experiments of a report, and of others."""
+    parts = ["experiments.{report}"]
+    return lambda w: settings(
+        *parts, *(["transfer.{report}"] if w.report in params.transfer else []), *keys
+    )(w)
+
+
+def pretrained(w):
+    """The checkpoint that a training starts from."""
+    source = params.experiment(w.group, w.experiment).pretrained
+    return f"results/{source.group}/checkpoints/{source.name}.safetensors" if source else []
+
+
 def numerics(w):
     """The tier of a report decides the bits of its trainings; the group `full` has no report."""
     return settings("reports.{group}.numerics")(w) if w.group in params.reports else []
@@ -75,7 +95,7 @@ def each(*patterns):
     """Input function: paths for every experiment of a report."""
     return lambda w: expand(
         [f"results/{w.report}/{pattern}" for pattern in patterns],
-        experiment=params.experiments[w.report],
+        experiment=params.group(w.report),
     )
 
 
@@ -114,7 +134,7 @@ wildcard_constraints:
     representation=one_of({name for _, name in FEATURES}),
     group=one_of(params.experiments),
     report=one_of(params.reports),
-    experiment=one_of({name for group in params.experiments.values() for name in group}),
+    experiment=one_of(EXPERIMENTS),
 
 
 rule all:
@@ -209,26 +229,30 @@ rule represent:
 
 
 # `crystalmesh verify --from-checkpoints` brings what was trained, and nothing may train it again.
-if not config.get("trained"):
+brought = {p.stem for p in Path("results").glob("*/checkpoints/*")} if config.get("trained") else {}
 
-    rule train:
-        input:
-            at(*EXPERIMENT),
-            settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
-            numerics,
-        output:
-            "results/{group}/checkpoints/{experiment}.safetensors",
-            "results/{group}/history/{experiment}.csv",
-            "results/{group}/cards/{experiment}.json",
-        shell:
-            "crystalmesh train {wildcards.group} {wildcards.experiment}"
+
+rule train:
+    input:
+        at(*EXPERIMENT),
+        own("models.{model}", "tasks.{task}"),
+        numerics,
+        pretrained,
+    output:
+        "results/{group}/checkpoints/{experiment}.safetensors",
+        "results/{group}/history/{experiment}.csv",
+        "results/{group}/cards/{experiment}.json",
+    wildcard_constraints:
+        experiment=one_of(EXPERIMENTS - set(brought)),
+    shell:
+        "crystalmesh train {wildcards.group} {wildcards.experiment}"
 
 
 rule predict:
     input:
         "results/{group}/checkpoints/{experiment}.safetensors",
         at(*EXPERIMENT),
-        settings("experiments.{group}.{experiment}", "models.{model}", "tasks.{task}"),
+        own("models.{model}", "tasks.{task}"),
         numerics,
     output:
         "results/{group}/predictions/{experiment}.csv",
@@ -240,7 +264,7 @@ rule evaluate:
     input:
         "results/{group}/predictions/{experiment}.csv",
         "results/{group}/checkpoints/{experiment}.safetensors",  # says what was trained
-        settings("experiments.{group}.{experiment}", "tasks.{task}"),
+        own("tasks.{task}"),
     output:
         "results/{group}/metrics/{experiment}.json",
     shell:
@@ -269,6 +293,19 @@ rule stability:
         "crystalmesh stability {wildcards.report}"
 
 
+rule maps:
+    input:
+        each("checkpoints/{experiment}.safetensors"),
+        at(*CRYSTALS),
+        splits,
+        representations,
+        of_report("reports.{report}", "models", "representations", "tasks"),
+    output:
+        "results/{report}/maps.json",
+    shell:
+        "crystalmesh maps {wildcards.report}"
+
+
 rule tables:
     input:
         each("predictions/{experiment}.csv", "metrics/{experiment}.json"),
@@ -278,7 +315,7 @@ rule tables:
         splits,
         "paper/published.yaml",
         "env/requirements.lock",
-        settings("reports.{report}", "experiments.{report}", "datasets.{dataset}"),
+        of_report("reports.{report}", "datasets.{dataset}"),
         settings("benchmarks", "models", "representations", "splits", "tasks", "validation"),
     output:
         directory("results/{report}/tables"),
@@ -290,11 +327,13 @@ rule figures:
     input:
         each("predictions/{experiment}.csv", "history/{experiment}.csv"),
         "results/{report}/stability.json",
+        "results/{report}/maps.json",
         at(*CRYSTALS),
         meshes,
         splits,
+        "benchmarks/models.json",
         "benchmarks/representations.json",
-        settings("reports.{report}", "experiments.{report}", "models", "representations", "tasks"),
+        of_report("reports.{report}", "models", "representations", "tasks"),
     output:
         report(directory("results/{report}/figures"), patterns=["{figure}.svg"]),
     shell:
@@ -316,7 +355,7 @@ rule metrics:
     input:
         each("metrics/{experiment}.json", "cards/{experiment}.json"),
         published,
-        settings("experiments.{report}"),
+        of_report(),
     output:
         "results/{report}/metrics.json",
     shell:
@@ -329,13 +368,14 @@ rule ledger:
         each("predictions/{experiment}.csv", "metrics/{experiment}.json", "cards/{experiment}.json"),
         published,
         "results/{report}/stability.json",
+        "results/{report}/maps.json",
         "results/{report}/tables",
         "results/{report}/figures",
         "results/{report}/paper.pdf",
         at("data/raw/{dataset}.json.gz", *CRYSTALS),
         splits,
         representations,
-        settings("reports.{report}", "experiments.{report}", "datasets.{dataset}"),
+        of_report("reports.{report}", "datasets.{dataset}"),
         settings("benchmarks", "features", "models", "representations"),
         settings("splits", "tasks", "validation"),
     output:
@@ -350,7 +390,7 @@ rule crate:
         "results/{report}/metrics.json",
         each("cards/{experiment}.json"),
         "CITATION.cff",
-        settings("reports.{report}", "experiments.{report}"),
+        of_report("reports.{report}"),
     output:
         "results/{report}/ro-crate-metadata.json",
         "results/{report}/README.md",

@@ -21,13 +21,21 @@ def project(folder: Path, text: str = TEXT) -> config.Project:
 def test_our_params_are_valid_and_full() -> None:
     params = config.load(ROOT).params
     assert set(params.reports) == {"demo", "paper"}
-    for group, experiments in params.experiments.items():
-        for name, experiment in experiments.items():
+    said = {"canonical", "primitive", "copies", "composition"}  # what is not a model's usual input
+    for group in params.experiments:
+        for name, experiment in params.group(group).items():
             assert params.experiment(group, name) == experiment
-            # the name says what it is: task-model-size, with the mesh that is not the study's
-            size = str(experiment.size)
-            kind = "-canonical" if experiment.representation == "mesh.canonical" else ""
-            assert name == f"{experiment.task}-{experiment.model}{kind}-{size}"
+            # the name says what it is: task, model, what is unusual about it, size
+            parts = [experiment.task, experiment.model]
+            variant = experiment.representation.partition(".")[2]
+            parts += [variant] if variant in said else []
+            if experiment.pretrained:
+                parts.append("transfer")
+            elif experiment.split == "repeated":
+                parts.append("repeated")
+            official = experiment.split in params.benchmarks and experiment.fold == "all"
+            parts.append("matbench" if official else str(experiment.size))
+            assert name == "-".join(parts)
             assert (experiment.dataset, experiment.representation) in {
                 (f.dataset, f.representation) for f in params.features.values()
             }
@@ -37,6 +45,7 @@ def test_overrides_of_an_experiment(tmp_path: Path) -> None:
     params = project(tmp_path, TEXT.replace("{lr: 0.02}", "{epochs: 7}")).params
     training = params.training(params.experiment("demo", "log_k-cgcnn-15"))
     base = params.models["cgcnn"].training
+    assert base is not None
     assert training.epochs == 7 != base.epochs
     assert training.momentum == base.momentum
 

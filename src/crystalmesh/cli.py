@@ -153,6 +153,15 @@ def stability(report: Report) -> None:
 
 
 @app.command()
+def maps(report: Report) -> None:
+    """Project the crystal vectors of a report's networks."""
+    project = _start(report)
+    from crystalmesh.report import maps
+
+    maps.build(project, report)
+
+
+@app.command()
 def tables(report: Report) -> None:
     """Make the tables of a report."""
     project = _start(report)

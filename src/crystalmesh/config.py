@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -22,7 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 # Keys of params.yaml: no dot, which parts them in the names of settings files and DVC parameters.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "space_group"]
+Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
 
 class Settings(BaseModel):
@@ -70,6 +71,9 @@ class Task(Settings):
     transform: Literal["none", "log10"] = "none"
     unit: str
     range: tuple[float, float] = Field(description="of the label, before the transform, inclusive")
+    above: float | None = Field(
+        default=None, description="crystals whose label is not above this are not of the task"
+    )
     classes: int = 1
 
     @property
@@ -79,22 +83,32 @@ class Task(Settings):
 
 
 class Split(Settings):
-    """Train : validation : test as a ratio of whole numbers, drawn in an order keyed by `seed`."""
+    """Train : validation : test as a ratio of whole numbers, drawn in an order keyed by `seed`.
+
+    With `repeats`, fold r is drawn in an order of its own, and a size cuts training and validation
+    only: for learning curves that are tested on the same crystals at every size.
+    """
 
     dataset: Name
     split: Name
     title: str
     ratio: tuple[Count, Count, Count]
     seed: int
+    repeats: Count | None = None
+    tasks: tuple[Name, ...] | None = Field(default=None, description="default: all tasks")
 
 
 class Features(Settings):
-    """Which crystals of a dataset get a representation: all, or the first N labelled per task."""
+    """Which crystals of a dataset get a representation: all, or the first N labelled per task.
+
+    With `calibration`, also the whole validation part of the split, for the intervals.
+    """
 
     dataset: Name
     representation: Name
     split: Name
-    sizes: Literal["all"] | dict[Key, Count]
+    sizes: Literal["all"] | dict[Key, Literal["all"] | Count]
+    calibration: bool = False
 
 
 class Training(Settings):
@@ -110,7 +124,9 @@ class Training(Settings):
     epochs: Count
     patience: Count
     loss: Literal["l1", "mse"] = Field(description="regression; classes use the cross entropy")
-    standardise: bool
+    standardise: bool | Literal["tanh"] = Field(
+        description="targets to mean 0 and deviation 1, or tanh of half of that"
+    )
 
 
 class Model(Settings):
@@ -119,23 +135,41 @@ class Model(Settings):
     title: str
     architecture: Name
     network: dict[str, Any]
-    training: Training
+    training: Training | None = Field(
+        default=None, description="without it, it is fitted in one step: see models/classical"
+    )
     checkpoint: Literal["float32", "float16"] = Field(
         default="float32", description="precision of the weight matrices that are published"
     )
 
 
+class Source(Settings):
+    """An experiment by group and name."""
+
+    group: Name
+    name: Name
+
+
 class Experiment(Settings):
-    """One training run and its test: what on what, from which seed."""
+    """Training runs and their test: what on what, from which seeds.
+
+    One run, or one for each fold of the split and each member of an ensemble.
+    """
 
     dataset: Name
     task: Name
     split: Name
-    fold: Annotated[int, Field(ge=0)] = 0
+    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
     size: Literal["all", "full"] | Count = "all"
     seed: int = 0
+    members: Annotated[int, Field(gt=1)] | None = Field(
+        default=None, description="networks of a deep ensemble, from seeds `seed`, `seed` + 1, ..."
+    )
     representation: Name
     model: Name
+    pretrained: Source | None = Field(
+        default=None, description="whose weights training starts from"
+    )
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
 
 
@@ -156,6 +190,9 @@ class Report(Settings):
         description="id of the crystal whose mesh the report draws; the first, where it has none"
     )
     stability: Stability
+    maps: tuple[Name, ...] = Field(
+        default=(), description="experiments whose crystal vectors the report draws"
+    )
 
 
 class Params(Settings):
@@ -172,25 +209,49 @@ class Params(Settings):
     models: dict[Key, Model]
     reports: dict[Key, Report]
     experiments: dict[Key, dict[Key, Experiment]]
+    transfer: dict[Key, dict[Key, Experiment]] = Field(
+        default={}, description="those that start from the weights of another: `pretrained`"
+    )
+
+    def group(self, name: str) -> dict[str, Experiment]:
+        """All experiments of a report (or of the group `full`), by name."""
+        return lookup(self.experiments, name, "report") | self.transfer.get(name, {})
 
     def experiment(self, group: str, name: str) -> Experiment:
-        """The experiment `name` of a report (or of the group `full`)."""
-        return lookup(lookup(self.experiments, group, "report"), name, "experiment")
+        """One of the experiments of a group."""
+        return lookup(self.group(group), name, "experiment")
+
+    def block(self, group: str, name: str) -> str:
+        """The dotted key of an experiment."""
+        first = "experiments" if name in self.experiments[group] else "transfer"
+        return f"{first}.{group}.{name}"
 
     def training(self, experiment: Experiment) -> Training:
-        """The model's training settings with the experiment's overrides."""
-        base = self.models[experiment.model].training.model_dump()
-        return Training.model_validate(base | experiment.training)
+        """The model's training settings with the experiment's overrides.
+
+        Raises:
+            ValidationError: the overrides do not fit.
+            CrystalmeshError: the model is not trained by gradients.
+        """
+        base = self.models[experiment.model].training
+        if base is None:
+            raise CrystalmeshError(
+                f"params.yaml: models.{experiment.model} has no `training`, so it takes no override"
+            )
+        return Training.model_validate(base.model_dump() | experiment.training)
 
     def settings(self, experiment: Experiment) -> dict[str, Any]:
         """All that an experiment's checkpoint depends on; each checkpoint says it."""
-        return {
-            "experiment": experiment.model_dump(mode="json"),
-            "model": self.models[experiment.model].model_dump(mode="json"),
-            "task": self.tasks[experiment.task].model_dump(mode="json"),
-            "training": self.training(experiment).model_dump(mode="json"),
+        model = self.models[experiment.model]
+        settings: dict[str, Any] = {
+            "experiment": experiment.model_dump(mode="json", exclude_none=True),
+            "model": model.model_dump(mode="json", exclude_none=True),
+            "task": self.tasks[experiment.task].model_dump(mode="json", exclude_none=True),
             "representation": self.representation(experiment.representation),
         }
+        if model.training is not None:
+            settings["training"] = self.training(experiment).model_dump(mode="json")
+        return settings
 
     def numerics(self, group: str) -> Tier:
         """The numerics tier of a report; groups without a document use the portable one."""
@@ -372,6 +433,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         if isinstance(block, type) and issubclass(block, BaseModel):
             field = block.model_fields.get(str(part))
             block = field.annotation if field else None
+            if isinstance(block, UnionType):  # a block that may be left out
+                block = block.__args__[0]
         else:
             block = getattr(block, "__args__", (None, None))[-1]
     if isinstance(block, type) and issubclass(block, BaseModel):
@@ -386,15 +449,27 @@ def _check(params: Params) -> None:
             raise CrystalmeshError(f"params.yaml: benchmarks.{key}: unknown dataset or task")
     for key, split in params.splits.items():
         lookup(params.datasets, split.dataset, f"dataset (splits.{key})")
+        for task in split.tasks or ():
+            lookup(params.tasks, task, f"task (splits.{key})")
     for key, features in params.features.items():
         lookup(params.datasets, features.dataset, f"dataset (features.{key})")
         params.representation(features.representation)
     for name, report in params.reports.items():
         lookup(params.datasets, report.dataset, f"dataset (reports.{name})")
         lookup(params.experiments, name, f"group of experiments (reports.{name})")
-    for group, experiments in params.experiments.items():
-        for name, experiment in experiments.items():
-            _check_experiment(params, f"experiments.{group}.{name}", experiment)
+        for one in report.maps:
+            lookup(params.group(name), one, f"experiment (reports.{name}.maps)")
+    for group in params.transfer:
+        lookup(params.experiments, group, f"group of experiments (transfer.{group})")
+    for group in params.experiments:
+        for name, experiment in params.group(group).items():
+            where = params.block(group, name)
+            if where.startswith("transfer.") != (experiment.pretrained is not None):
+                raise CrystalmeshError(
+                    f"params.yaml: {where}: experiments with `pretrained`, and only these, belong"
+                    f" under transfer.{group}"
+                )
+            _check_experiment(params, where, experiment)
 
 
 def _check_experiment(params: Params, where: str, experiment: Experiment) -> None:
@@ -408,6 +483,25 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         raise CrystalmeshError(
             f"params.yaml: {where}.split: {experiment.dataset} has no split '{experiment.split}'"
         )
+    if source := experiment.pretrained:
+        first = params.experiment(source.group, source.name)
+        if (first.model, first.representation) != (experiment.model, experiment.representation):
+            raise CrystalmeshError(
+                f"params.yaml: {where}.pretrained: {source.name} is of another model or"
+                " representation"
+            )
+        if first.fold == "all" or first.members:
+            raise CrystalmeshError(
+                f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
+                " experiment with one"
+            )
+    if (experiment.task, experiment.representation) == ("space_group", "descriptors.structure"):
+        raise CrystalmeshError(
+            f"params.yaml: {where}.representation: descriptors.structure tell the space group; use"
+            " descriptors.composition"
+        )
+    if params.models[experiment.model].training is None and not experiment.training:
+        return
     unknown = [key for key in experiment.training if key not in Training.model_fields]
     if unknown:
         hint = _nearest(unknown[0], list(Training.model_fields))
@@ -417,7 +511,7 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
     try:
         params.training(experiment)
     except ValidationError as error:
-        first = error.errors()[0]
+        wrong = error.errors()[0]
         raise CrystalmeshError(
-            f"params.yaml: {where}.training.{first['loc'][0]}: {first['msg']}"
+            f"params.yaml: {where}.training.{wrong['loc'][0]}: {wrong['msg']}"
         ) from error

@@ -139,18 +139,22 @@ def test_official_folds_test_what_they_say(declare: Declare) -> None:
     project = prepared(declare, "mbid,mp_id,fold,target,rf\n" + rows)
     splits.build_folds(project, "bench")
     content = read_json(project.split("tiny", "bench"))
-    assert list(content) == ["log_k"]
+    assert list(content) == list(project.params.tasks)
     assert sorted(content["log_k"]) == ["0", "1", "2", "3", "4"]
     labelled = {f"mp-{i}" for i in range(3, 91, 3)}
     for fold, parts in content["log_k"].items():
         assert set(parts["test"]) == {f"mp-{i}" for i in range(3, 91, 3) if i // 3 % 5 == int(fold)}
         assert set(parts["train"]) | set(parts["val"]) | set(parts["test"]) == labelled
         rest = keyed(labelled - set(parts["test"]), 0)
-        assert parts["val"] == rest[9::10]
+        assert parts["val"] == rest[4::5]
         assert parts["train"] == [name for name in rest if name not in parts["val"]]
     whole = splits.select(project, experiment(split="bench", fold=3))
     some = splits.select(project, experiment(split="bench", fold=3, size=10))
-    assert some == Parts(whole.train[:9], whole.val[:1], whole.test)
+    assert some == Parts(whole.train[:8], whole.val[:2], whole.test, whole.val)
+    # another task has the same folds, as far as the crystals have its label
+    other = splits.select(project, experiment(task="e_form", split="bench", fold=3))
+    assert set(other.test) <= set(whole.test)
+    assert set(other.train) <= set(whole.train)
 
 
 def test_folds_leave_out_what_the_dataset_lacks(declare: Declare) -> None:

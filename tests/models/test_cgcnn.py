@@ -144,6 +144,15 @@ def test_crystals_of_a_batch_do_not_touch_in_evaluation() -> None:
     )
 
 
+def test_output_is_linear_in_the_vector() -> None:
+    torch.manual_seed(0)
+    net, graph = Network(SMALL, 1).eval(), Cgcnn({"neighbours": 12, "cutoff": 8.0})
+    data = graph.collate([graph.build(crystal(1)), graph.build(crystal(2))])
+    vector = net.vector(data)
+    assert vector.shape == (2, SMALL["hidden"])
+    assert torch.equal(net.out(vector), net(data))
+
+
 def test_frozen_output() -> None:
     torch.manual_seed(0)
     net = Network(SMALL, 1)

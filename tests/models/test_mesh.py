@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crystalmesh.models import network
-from crystalmesh.models.mesh import Network, PooledLayer
+from crystalmesh.models.mesh import Network
 
 RELEASE: dict[str, Any] = {
     "geometry": "edges",
@@ -49,46 +47,6 @@ def test_release_has_the_published_number_of_parameters(outputs: int, expected: 
     assert count(network("mesh", RELEASE, outputs)) == expected
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    faces=st.lists(st.integers(1, 40), min_size=1, max_size=5).filter(lambda f: sum(f) > 2),
-    widths=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    seed=st.integers(0, 1000),
-)
-def test_pooled_layer_equals_linear_norm_and_maximum(
-    faces: list[int], widths: tuple[int, int], seed: int
-) -> None:
-    torch.manual_seed(seed)
-    pooled = PooledLayer(*widths).double()
-    # Signs of both kinds: a negative gamma turns the maximum into a minimum.
-    nn.init.normal_(pooled.norm.weight)
-    nn.init.normal_(pooled.norm.bias)
-    plain = nn.Sequential(nn.Linear(*widths), nn.BatchNorm1d(widths[1])).double()
-    plain[0].load_state_dict(pooled.linear.state_dict())
-    plain[1].load_state_dict(pooled.norm.state_dict())
-    rows = torch.randn(sum(faces), widths[0], dtype=torch.float64)
-    pointer = torch.tensor(np.cumsum([0, *faces]))
-    weight = torch.randn(len(faces), widths[1], dtype=torch.float64)
-
-    def reference(x: Tensor) -> Tensor:
-        return torch.stack([part.amax(dim=0) for part in plain(x).split(faces)])
-
-    for mode in (True, False):
-        pooled.train(mode)
-        plain.train(mode)
-        ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
-        a, b = pooled(ours, pointer), reference(theirs)
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-        if mode:
-            (a * weight).sum().backward()
-            (b * weight).sum().backward()
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-7, atol=1e-8)
-            for p, q in zip(pooled.parameters(), plain.parameters(), strict=True):
-                torch.testing.assert_close(p.grad, q.grad, rtol=1e-7, atol=1e-8)
-    for name, value in plain[1].named_buffers():
-        torch.testing.assert_close(pooled.norm.get_buffer(name), value)
-
-
 @pytest.mark.parametrize("geometry", ["normal", "edges"])
 def test_output_does_not_depend_on_the_order_of_faces(geometry: str) -> None:
     torch.manual_seed(0)
@@ -119,6 +77,15 @@ def test_talk_ends_its_shared_layers_with_an_activation() -> None:
     rectified.head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     rectified(data)
     assert seen[0].count_nonzero() == 0
+
+
+def test_output_is_the_head_of_the_vector() -> None:
+    torch.manual_seed(0)
+    net = Network(RELEASE, 1).eval()
+    data = batch([30, 20])
+    vector = net.vector(data)
+    assert vector.shape == (2, 1024)
+    assert torch.equal(net.head(vector), net(data))
 
 
 def test_frozen_output() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,22 @@ from crystalmesh.represent.mesh import Canonical, tessellate_supercell
 
 ROOT = Path(__file__).parents[2]
 Maker = Callable[..., Project]
-DEFAULT = {
+REPEATED = {"split": "repeated", "fold": "all"}
+DEFAULT: dict[str, tuple[Any, ...]] = {
     "log_k-cgcnn-all": ("log_k", "cgcnn", "all"),
     "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
     "log_k-mesh_release-60": ("log_k", "mesh_release", 60),
     "space_group-cgcnn-80": ("space_group", "cgcnn", 80),
     "space_group-mesh_release-80": ("space_group", "mesh_release", 80),
     "log_k-mesh_release-canonical-60": ("log_k", "mesh_release", 60),
-}
+    "log_k-forest-60": ("log_k", "forest", 60, {"members": 3}),
+    "log_k-cgcnn-bench": ("log_k", "cgcnn", "all", {"split": "bench_log_k", "fold": "all"}),
+    "log_k-cgcnn-repeated-50": ("log_k", "cgcnn", 50, REPEATED),
+    "log_k-cgcnn-transfer-50": (
+        "log_k", "cgcnn", 50,
+        REPEATED | {"pretrained": {"group": "toy", "name": "log_k-cgcnn-all"}},
+    ),
+}  # fmt: skip
 NACL = Crystal(
     id="x-7",
     formula="NaCl",
@@ -42,11 +51,20 @@ NACL = Crystal(
 )  # fmt: skip
 
 
-def tree(experiments: dict[str, tuple[str, str, Any]], benchmark: bool) -> dict[str, Any]:
+def tree(experiments: dict[str, tuple[Any, ...]], benchmark: bool) -> dict[str, Any]:
     """params.yaml of the project, with tasks, models and representations of the real one."""
     real = yaml.safe_load((ROOT / "params.yaml").read_text())
     kept = ("validation", "tasks", "representations", "models")
-    representation = {"cgcnn": "graph.cgcnn"}
+    representation = {"cgcnn": "graph.cgcnn", "forest": "descriptors.structure"}
+    blocks = {
+        name: {
+            "dataset": "toy", "task": task, "split": "60-20-20", "size": size,
+            "representation": "mesh.canonical" if "canonical" in name
+            else representation.get(model, "mesh.published"),
+            "model": model,
+        } | (more[0] if more else {})
+        for name, (task, model, size, *more) in experiments.items()
+    }  # fmt: skip
     return {key: real[key] for key in kept} | {
         "datasets": {"toy": {"title": "Toy crystals", "source": "made up", "sha256": "0" * 64}},
         "catalogue": {},
@@ -59,7 +77,11 @@ def tree(experiments: dict[str, tuple[str, str, Any]], benchmark: bool) -> dict[
             "toy-60-20-20": {
                 "dataset": "toy", "split": "60-20-20", "title": "60/20/20",
                 "ratio": [3, 1, 1], "seed": 0,
-            }
+            },
+            "toy-repeated": {
+                "dataset": "toy", "split": "repeated", "title": "repeated",
+                "ratio": [3, 1, 1], "seed": 7, "repeats": 3, "tasks": ["log_k"],
+            },
         },
         "features": {},
         "reports": {
@@ -69,17 +91,8 @@ def tree(experiments: dict[str, tuple[str, str, Any]], benchmark: bool) -> dict[
                 "stability": {"crystals": 3, "displacements": [0.0001, 0.01]},
             }
         },
-        "experiments": {
-            "toy": {
-                name: {
-                    "dataset": "toy", "task": task, "split": "60-20-20", "size": size,
-                    "representation": "mesh.canonical" if "canonical" in name
-                    else representation.get(model, "mesh.published"),
-                    "model": model,
-                }
-                for name, (task, model, size) in experiments.items()
-            }
-        },
+        "experiments": {"toy": {k: b for k, b in blocks.items() if "pretrained" not in b}},
+        "transfer": {"toy": {k: b for k, b in blocks.items() if "pretrained" in b}},
     }  # fmt: skip
 
 
@@ -145,36 +158,69 @@ def write_measured(project: Project) -> None:
             "displaced": {kind: [0.25, 1.0] for kind in kinds},
         },
     )
+    # two clouds of points, as the stage `maps` leaves them
+    random = np.random.default_rng(2)
+    group = project.params.group("toy")
+    files.write_json(
+        project.results("toy") / "maps.json",
+        {
+            name: {
+                "ids": [f"x-{i}" for i in range(20)],
+                "system": random.integers(0, 7, 20).tolist(),
+                "target": random.random(20).tolist(),
+                "pca": random.normal(size=(20, 2)).tolist(),
+                "tsne": random.normal(size=(20, 2)).tolist(),
+                "pca_share": 0.5, "system_accuracy": 60.0, "system_most_frequent": 30.0,
+                "target_r2": 0.4,
+            }
+            for name in list(group)[:2]
+        } if "log_k-cgcnn-60" in group else {},
+    )  # fmt: skip
     (project.root / "benchmarks").mkdir()
+    speeds = {"train_crystals_per_s": 100.0, "predict_crystals_per_s": 1000.0}
+    methods = {f"{e.model} {e.representation}" for e in group.values()}
+    files.write_json(
+        project.root / "benchmarks" / "models.json",
+        {
+            "machine": {"processor": "a CPU"},
+            "tiers": {"native": {"models": dict.fromkeys(sorted(methods), speeds)}},
+        },
+    )
     shutil.copy(ROOT / "benchmarks" / "representations.json", project.root / "benchmarks")
 
 
 def write_experiment(project: Project, report: str, name: str, spread: float) -> None:
     """Predictions with errors of about `spread`, and the metrics, history, card and checkpoint."""
-    experiment = project.params.experiments[report][name]
+    experiment = project.params.experiment(report, name)
     task = project.params.tasks[experiment.task]
     crystals = Crystals.load(project.crystals(experiment.dataset))
-    parts = splits.select(project, experiment)
-    random = np.random.default_rng(len(name))
+    folds = {f: splits.select(project, experiment, f) for f in splits.folds(project, experiment)}
+    parts = next(iter(folds.values()))
+    random = np.random.default_rng(zlib.crc32(name.encode()))
     label = dict(zip(crystals.ids, crystals.labels[task.label], strict=True))
-    true = np.array([label[i] for i in parts.test])
+    where = [(f, i) for f, part in folds.items() for i in part.test]
+    true = np.array([label[i] for _, i in where])
+    table: dict[str, Any] = {
+        "id": [i for _, i in where], "formula": ["NaCl"] * len(true),
+        "p_value": random.random(len(true)).tolist(),
+    }  # fmt: skip
+    if experiment.fold == "all":
+        table["fold"] = [f for f, _ in where]
     if task.kind == "classification":
         guess = np.where(random.random(len(true)) < spread, true[0], true)
-        rows = [
-            [i, "NaCl", int(t), int(p), 0.5]
-            for i, t, p in zip(parts.test, true, guess, strict=True)
-        ]
+        table |= {"target": true.astype(int).tolist(), "prediction": guess.astype(int).tolist()}
+        table |= {"probability": [0.5] * len(true), "set": [f"2 {int(g)}" for g in guess]}
         value, metric, unit = 100 * float((guess == true).mean()), "accuracy", "%"
     else:
         true = np.log10(true) if task.transform == "log10" else true
         guess = true + random.normal(0, spread, len(true))
-        rows = [
-            [i, "NaCl", float(t), float(p)] for i, t, p in zip(parts.test, true, guess, strict=True)
-        ]
+        table |= {"target": true.tolist(), "prediction": guess.tolist()}
+        table |= {"lower": (guess - spread).tolist(), "upper": (guess + spread).tolist()}
+        for k in range(experiment.members or 0):
+            table[f"member_{k}"] = (guess + 0.01 * k).tolist()
         value, metric, unit = float(np.abs(guess - true).mean()), "MAE", task.unit
-    columns = ["id", "formula", "target", "prediction"]
-    columns += ["probability"] if task.kind == "classification" else []
-    files.write_csv(project.predictions(report, name), columns, rows)
+    rows = list(zip(*table.values(), strict=True))
+    files.write_csv(project.predictions(report, name), list(table), rows)
     decay = spread + np.exp(-np.arange(12) / 3) * (1 + 0.1 * random.normal(size=12))
     shown = 100 * (1 - decay / 2.5) if task.kind == "classification" else decay
     files.write_csv(
@@ -182,7 +228,7 @@ def write_experiment(project: Project, report: str, name: str, spread: float) ->
         ["epoch", "train_loss", "val_metric", "lr"],
         [[i, float(x), float(y), 0.01] for i, (x, y) in enumerate(zip(decay, shown, strict=True))],
     )
-    counts = {f"n_{k}": len(v) for k, v in vars(parts).items()}
+    counts = {f"n_{k}": len(v) for k, v in vars(parts).items() if k != "calibration"}
     files.write_json(
         project.metrics(report, name),
         {
@@ -205,8 +251,11 @@ def write_benchmark(project: Project) -> None:
     crystals = Crystals.load(project.crystals("toy"))
     lines = ["mbid,mp_id,fold,target,close,dummy"]
     for i, modulus in zip(crystals.ids, crystals.labels["k_vrh"].tolist(), strict=True):
-        if np.isfinite(modulus) and int(i[2:]) % 2:
-            lines.append(f"mb-{i},{i},0,{math.log10(modulus)!r},{math.log10(modulus) + 0.25!r},2.0")
+        if np.isfinite(modulus) and (number := int(i[2:])) % 2:
+            fold = number // 2 % 3
+            lines.append(
+                f"mb-{i},{i},{fold},{math.log10(modulus)!r},{math.log10(modulus) + 0.25!r},2.0"
+            )
     path = project.raw("bench_log_k")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
@@ -214,7 +263,7 @@ def write_benchmark(project: Project) -> None:
 
 def build_project(
     root: Path,
-    experiments: dict[str, tuple[str, str, Any]] | None = None,
+    experiments: dict[str, tuple[Any, ...]] | None = None,
     benchmark: bool = True,
     n: int = 160,
 ) -> Project:
@@ -228,17 +277,19 @@ def build_project(
     files.write_bytes(project.raw("toy"), b"raw")
     write_crystals(project, n)
     write_measured(project)
-    splits.build(project, "toy-60-20-20")
-    names = project.params.experiments["toy"]
+    for key in project.params.splits:
+        splits.build(project, key)
+    names = project.params.group("toy")
     if any(e.representation.startswith("mesh.") for e in names.values()):
         write_meshes(project)
-    for name, experiment in names.items():
-        write_experiment(project, "toy", name, 0.1 if experiment.model == "cgcnn" else 0.3)
     if benchmark:
         write_benchmark(project)
         content["benchmarks"]["bench_log_k"]["sha256"] = files.sha256(project.raw("bench_log_k"))
         (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         project = config.load(root)
+        splits.build_folds(project, "bench_log_k")
+    for name, experiment in names.items():
+        write_experiment(project, "toy", name, 0.1 if experiment.model == "cgcnn" else 0.3)
     return project
 
 
@@ -252,7 +303,6 @@ def make(tmp_path: Path) -> Maker:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The default project with every stage of its report done; tests leave it as they find it."""
     project = build_project(tmp_path_factory.mktemp("finished"))
-    splits.build_folds(project, "bench_log_k")
     published.evaluate(project, "toy", "bench_log_k")
     for stage in (tables, figures, metrics, paper, ledger):
         stage.build(project, "toy")

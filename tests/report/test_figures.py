@@ -11,7 +11,8 @@ from crystalmesh.report import figures, results
 from crystalmesh.represent.mesh import tessellate_supercell
 from tests.report.conftest import NACL, Maker
 
-ALL = {"mesh", "stability", "speed", "parity", "learning_curves", "space_groups"}
+ONE = {"stability", "speed", "accuracy", "calibration", "parity", "learning_curves", "space_groups"}
+ALL = ONE | {"mesh", "transfer", "maps"}
 
 
 def listed(project: Project) -> dict[str, dict[str, str]]:
@@ -48,7 +49,7 @@ def test_a_second_run_gives_the_same_bytes(finished: Project) -> None:
 def test_a_report_of_cgcnn_has_no_mesh(make: Maker) -> None:
     project = make(experiments={"a": ("e_form", "cgcnn", "all")}, benchmark=False)
     figures.build(project, "toy")
-    assert set(listed(project)) == ALL - {"mesh"}
+    assert set(listed(project)) == ONE
     assert "Below" not in listed(project)["learning_curves"]["caption"]  # one size only
 
 

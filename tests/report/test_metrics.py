@@ -16,7 +16,7 @@ FIELDS = {
 
 def test_every_experiment_is_a_record(finished: Project) -> None:
     records = files.read_json(finished.results("toy") / "metrics.json")
-    assert [r["experiment"] for r in records] == list(finished.params.experiments["toy"])
+    assert [r["experiment"] for r in records] == list(finished.params.group("toy"))
     assert all(set(record) == FIELDS for record in records)
     assert {record["split"] for record in records} == {"60/20/20"}
     assert (records[0]["n_train"], records[0]["device"]) == (93, "cpu")

@@ -29,7 +29,8 @@ def named(found: list[Result], name: str) -> Result:
 
 def test_load_orders_by_task_model_and_size(found: list[Result]) -> None:
     assert [r.name for r in found] == [
-        "log_k-cgcnn-all", "log_k-cgcnn-60", "log_k-mesh_release-60",
+        "log_k-cgcnn-all", "log_k-cgcnn-bench", "log_k-cgcnn-repeated-50",
+        "log_k-cgcnn-transfer-50", "log_k-cgcnn-60", "log_k-forest-60", "log_k-mesh_release-60",
         "log_k-mesh_release-canonical-60",
         "space_group-cgcnn-80", "space_group-mesh_release-80",
     ]  # fmt: skip

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import scipy.stats
 
 from crystalmesh import files
 from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import tables
+from crystalmesh.report import results, tables
 from crystalmesh.report.tables import Column, Table
 from tests.report.conftest import Maker
 
@@ -63,7 +64,7 @@ def test_experiments_have_all_that_a_reader_needs(finished: Project) -> None:
         assert low <= value <= high
         assert row["parameters"] == "12345"
     printed = cells(finished, "experiments")
-    assert [row[0] == "" for row in printed] == [False, True, True, True, False, True]
+    assert [row[0] == "" for row in printed] == [False, *[True] * 7, False, True]
 
 
 def test_equal_compares_the_same_crystals(finished: Project) -> None:
@@ -87,11 +88,72 @@ def test_kinds_compares_the_two_meshes(finished: Project) -> None:
 
 def test_matbench_has_published_and_ours(finished: Project) -> None:
     printed = cells(finished, "matbench")
-    assert printed[0][0] == "crystals"
-    assert printed[1][:2] == ["close", "0.2500"]
-    assert printed[2][0] == "dummy (mean)"
-    assert printed[-1][0] == "CGCNN (this work)"
-    assert printed[-1][2].endswith("(on 31)")
+    assert [row[0] for row in printed] == ["CGCNN (this work)", "close", "dummy (mean)"]
+    assert printed[1][1:] == [tables.NONE, "0.2500", "0.0000", "0.2500"]
+    own = [r for r in rows(finished, "matbench") if r["algorithm"].startswith("this work")]
+    assert len(own) == 1
+    parts = files.read_json(finished.split("toy", "bench_log_k"))["log_k"]
+    assert int(own[0]["n_all"]) == sum(len(part["test"]) for part in parts.values())
+    metrics = results.load(finished, "toy")
+    bench = next(r for r in metrics if r.name == "log_k-cgcnn-bench")
+    assert float(own[0]["mae_all"]) == bench.value
+    assert float(own[0]["mae_fold_0"]) == bench.of_folds()[0]
+
+
+def test_models_has_every_model_of_the_shared_crystals(finished: Project) -> None:
+    found = {(r["model"], r["representation"]): r for r in rows(finished, "models")}
+    assert set(found) == {
+        ("cgcnn", "graph.cgcnn"), ("forest", "descriptors.structure"),
+        ("mesh_release", "mesh.published"), ("mesh_release", "mesh.canonical"), ("constant", ""),
+    }  # fmt: skip
+    forest = found["forest", "descriptors.structure"]
+    assert forest["seeds"] == "3"
+    assert float(forest["std"]) > 0
+    members = [
+        sum(abs(float(r[f"member_{k}"]) - float(r["target"])) for r in predicted) / len(predicted)
+        for predicted in [files.read_csv(finished.predictions("toy", "log_k-forest-60"))]
+        for k in range(3)
+    ]
+    assert float(forest["mean"]) == pytest.approx(sum(members) / 3)
+    assert found["cgcnn", "graph.cgcnn"]["std"] == ""
+    printed = {row[0]: row[1] for row in cells(finished, "models")}
+    assert "±" in printed["random forest, composition and structure"]
+    assert "±" not in printed["CGCNN"]
+
+
+def test_uncertainty_counts_what_the_intervals_hold(finished: Project) -> None:
+    for row in rows(finished, "uncertainty"):
+        predicted = files.read_csv(finished.predictions("toy", row["experiment"]))
+        if "set" in predicted[0]:
+            held = [r["target"] in r["set"].split() for r in predicted]
+        else:
+            held = [float(r["lower"]) <= float(r["target"]) <= float(r["upper"]) for r in predicted]
+        assert float(row["coverage"]) == pytest.approx(sum(held) / len(held))
+        assert float(row["low"]) <= float(row["coverage"]) <= float(row["high"])
+
+
+def test_transfer_is_tested_repeat_by_repeat(finished: Project) -> None:
+    (row,) = rows(finished, "transfer")
+    assert (row["pretrained"], row["size"], row["repeats"]) == ("log_k-cgcnn-all", "50", "3")
+    found = {r.name: r for r in results.load(finished, "toy")}
+    ours, plain = found["log_k-cgcnn-transfer-50"], found["log_k-cgcnn-repeated-50"]
+    expected = scipy.stats.ttest_rel(ours.of_folds(), plain.of_folds())
+    assert float(row["p"]) == pytest.approx(expected.pvalue)
+    assert float(row["p_corrected"]) > float(row["p"])
+    assert float(row["difference"]) == pytest.approx(
+        float(row["transfer"]) - float(row["plain"]), abs=1e-12
+    )
+
+
+def test_equal_results_leave_nothing_to_test(finished: Project) -> None:
+    plain = next(r for r in results.load(finished, "toy") if r.name == "log_k-cgcnn-repeated-50")
+    assert results.paired_test(plain, plain) == results.PairedTest(3, 0.0, 1.0, 1.0)
+
+
+def test_p_values_are_printed_for_people() -> None:
+    assert [tables._p(p) for p in (0.25, 0.0013, 0.00042, 0.0)] == [
+        "0.250", "0.001", "4 × 10⁻⁴", "0",
+    ]  # fmt: skip
 
 
 def test_space_groups_count_every_test_crystal(finished: Project) -> None:

@@ -4,8 +4,8 @@
 
 Some seconds where the engines take a minute: for tests that make the same report many times, each
 time under other circumstances, and for CPUs that are emulated. Prints the SHA-256 and the file
-mode of each output as JSON. The project is that of tests/conftest.py with three more experiments,
-so that each network and each representation is in it.
+mode of each output as JSON. The project is that of tests/conftest.py with more experiments, so that
+each network, each kind of representation, ensembles, repeated splits and transfer are in it.
 
     tier=native         numerics tier (portable unless told)
     jobs=2              processes of the stages that start some
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalmesh import numerics
-from tests.conftest import SOME, TREE, write_project
+from tests.conftest import SOME, TRAINING, TREE, write_project
 from tests.workflow import safeguards
 from tests.workflow.conftest import copy_project
 
@@ -39,16 +39,84 @@ def settings(tier: str) -> dict[str, Any]:
     talk = copy.deepcopy(tree["models"]["mesh_release"])
     talk["network"] |= {"geometry": "normal", "last_activation": True, "dropout": 0.0}
     tree["models"]["mesh_talk"] = talk | {"checkpoint": "float16"}
-    for model, training in zip(
-        tree["models"].values(), ({"optimizer": "adamw", "weight_decay": 0.1}, {}, {}), strict=True
-    ):
-        model["training"] = model["training"] | training
+    adamw = {"optimizer": "adamw", "weight_decay": 0.1}
+    tree["models"]["cgcnn"]["training"] = tree["models"]["cgcnn"]["training"] | adamw
+    tree["models"] |= {
+        "schnet": {
+            "title": "SchNet",
+            "architecture": "schnet",
+            "network": {
+                "embedding": "features", "atom": 8, "filters": 8, "interactions": 2,
+                "gaussians": 10, "gaussian_max": 4.0, "cutoff": 4.0, "readout": "mean",
+            },
+            "training": TRAINING | {"schedule": "one_cycle", "standardise": "tanh"},
+        },
+        "pointnet": {
+            "title": "PointNet",
+            "architecture": "pointnet",
+            "network": {
+                "input_transform": True, "atoms": [8], "shared": [8, 16], "head": [8],
+                "dropout": 0.2,
+            },
+            "training": TRAINING,
+        },
+        "forest": {
+            "title": "forest",
+            "architecture": "classical",
+            "network": {
+                "estimator": "random_forest", "trees": 5, "max_features": 0.3, "min_leaf": 1,
+            },
+        },
+        "svr": {
+            "title": "support vectors",
+            "architecture": "classical",
+            "network": {"estimator": "svr", "c": 10.0, "epsilon": 0.05, "gamma": 0.35},
+        },
+    }  # fmt: skip
+    more = {
+        "graph.radius": {"cutoff": 4.0},
+        "points.conventional": {"cell": "conventional", "copies": 1, "symprec": 0.01},
+        "descriptors.composition": {},
+        "descriptors.structure": {"symprec": 0.01},
+    }
+    for name, representation in more.items():
+        module, _, variant = name.partition(".")
+        tree["representations"].setdefault(module, {})[variant] = representation
+        tree["features"][f"tiny-{module}_{variant}"] = tree["features"]["tiny-graph_cgcnn"] | {
+            "representation": name
+        }
+    split = tree["splits"]["tiny-60-20-20"]
+    tree["splits"]["tiny-repeated"] = split | {"split": "repeated", "repeats": 2}
     mesh = SOME | {"task": "log_k", "representation": "mesh.canonical"}
+    log_k = SOME | {"task": "log_k"}
+    described = log_k | {"representation": "descriptors.structure"}
+    repeated = log_k | {
+        "split": "repeated", "fold": "all", "representation": "graph.cgcnn", "model": "cgcnn",
+    }  # fmt: skip
     tree["experiments"]["demo"] |= {
+        "log_k-schnet": log_k | {"representation": "graph.radius", "model": "schnet", "members": 2},
+        "log_k-pointnet": log_k | {"representation": "points.conventional", "model": "pointnet"},
+        "log_k-svr": described | {"model": "svr"},
+        "space_group-forest": described
+        | {
+            "model": "forest",
+            "task": "space_group",
+            "members": 2,
+            "representation": "descriptors.composition",
+        },
+        "log_k-cgcnn-repeated": repeated,
         "log_k-canonical": mesh | {"model": "mesh_release"},
         "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
         "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
     }
+    start = {"group": "demo", "name": "log_k-cgcnn"}
+    tree["transfer"] = {"demo": {"log_k-cgcnn-transfer": repeated | {"pretrained": start}}}
+    tree["reports"]["demo"]["maps"] = [
+        "log_k-cgcnn",
+        "log_k-schnet",
+        "log_k-pointnet",
+        "log_k-mesh",
+    ]
     tree["experiments"]["paper"] = {}  # dvc.yaml asks for it
     return tree
 
@@ -59,7 +127,7 @@ def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
     experiments = list(tree["experiments"]["demo"])[::turn]
     yield ["fetch", "tiny"]
     yield ["crystals", "tiny"]
-    yield ["split", "tiny-60-20-20"]
+    yield from (["split", key] for key in list(tree["splits"])[::turn])
     yield from (["represent", key] for key in list(tree["features"])[::turn])
     if backwards:
         yield ["stability", "demo"]
@@ -70,9 +138,12 @@ def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
         if backwards
         else [(stage, name) for name in experiments for stage in three]
     )
+    # these start from the others' checkpoints
+    pairs += [(stage, name) for stage in three for name in tree["transfer"]["demo"]]
     yield from ([stage, "demo", name] for stage, name in pairs)
     if not backwards:
         yield ["stability", "demo"]
+    yield ["maps", "demo"]
     yield from ([stage, "demo"] for stage in ["tables", "figures"][::turn])
     yield from ([stage, "demo"] for stage in ("paper", "metrics", "ledger", "crate"))
 

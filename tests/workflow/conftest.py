@@ -43,7 +43,8 @@ def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProc
 
 def copy_project(root: Path) -> Path:
     """The files that make the project, without data and results."""
-    more = ("env/requirements.lock", "benchmarks/representations.json", ".gitignore")
+    measured = [f"benchmarks/{name}.json" for name in ("models", "representations")]
+    more = ("env/requirements.lock", ".gitignore", *measured)
     for name in (*FILES, *more):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)

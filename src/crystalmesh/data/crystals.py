@@ -81,8 +81,8 @@ class Crystals:
         lattices: Angstrom.
         pointer: sites of crystal i are pointer[i] to pointer[i + 1].
         numbers, frac: of all sites, one crystal after the other.
-        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh, g_vrh [GPa] and
-            space_group; NaN where a crystal has none or a task rejects it.
+        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh, g_vrh [GPa], n
+            (refractive index) and space_group; NaN where a crystal has none or a task rejects it.
     """
 
     dataset: str
@@ -113,7 +113,10 @@ class Crystals:
                 pointer=tensors["pointer"],
                 numbers=tensors["numbers"].astype(np.int64),
                 frac=tensors["frac"],
-                labels={name: tensors[f"label.{name}"] for name in LABELS},
+                labels={
+                    name: tensors.get(f"label.{name}", np.full(len(index["ids"]), np.nan))
+                    for name in LABELS
+                },
             )
         except (KeyError, TypeError) as error:
             raise CrystalmeshError(f"{folder}: damaged ({error}); delete it, run again") from error
@@ -236,7 +239,11 @@ def save(crystals: Crystals, folder: Path) -> None:
         "numbers": crystals.numbers.astype(np.uint8),
         "frac": crystals.frac,
     }
-    tensors |= {f"label.{name}": values for name, values in crystals.labels.items()}
+    tensors |= {  # a label that no crystal has takes no place
+        f"label.{name}": values
+        for name, values in crystals.labels.items()
+        if np.isfinite(values).any()
+    }
     write_tensors(folder / TENSORS, tensors)
     index = {
         "dataset": crystals.dataset,

@@ -37,6 +37,7 @@ COLUMNS = {
     "mu_b": "mu_b",
     "bulk modulus": "k_vrh",
     "shear modulus": "g_vrh",
+    "n": "n",
 }
 LABELS = tuple(COLUMNS.values())
 
@@ -51,7 +52,7 @@ class Entry:
         lattice: rows a, b, c in Angstrom.
         species: the species of each site as (name, occupancy) pairs.
         frac: fractional coordinates of each site.
-        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh and g_vrh [GPa] as
+        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh and g_vrh [GPa], n as
             they stand; a missing or null one is absent.
         fault: what is wrong with a structure that could not be read; else empty.
     """
@@ -229,6 +230,7 @@ def _document(where: str, position: int, document: Any) -> Entry:
         "mu_b": document.get("total_magnetization"),
         "k_vrh": _modulus(document, "bulk_modulus", "k_vrh"),
         "g_vrh": _modulus(document, "shear_modulus", "g_vrh"),
+        "n": document.get("n"),
     }
     return _entry(position, document["material_id"], document["structure"], values)
 

@@ -11,24 +11,30 @@ from typing import Literal
 
 import numpy as np
 
-from crystalmesh.config import Experiment, Features, Project, lookup
+from crystalmesh.config import Experiment, Features, Project, Task, lookup
 from crystalmesh.data import registry
 from crystalmesh.data.crystals import Crystals, natural
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, write_json
 
 LONGEST = 256 << 20  # bytes of a benchmark's table once unpacked
-# Official folds have a test part only: of the rest, in keyed order, every tenth validates.
-FOLD_RATIO, FOLD_SEED = (9, 1, 0), 0
+# Official folds have a test part only: of the rest, in keyed order, every fifth validates. That is
+# also what intervals are calibrated on, and a thousand crystals pin their coverage to one per cent.
+FOLD_RATIO, FOLD_SEED = (4, 1, 0), 0
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Ids of the crystals of one experiment, each list in keyed order."""
+    """Ids of the crystals of one run of an experiment, each list in keyed order.
+
+    `calibration` is the whole validation part of the split, whatever the experiment's size:
+    intervals are calibrated on it.
+    """
 
     train: list[str]
     val: list[str]
     test: list[str]
+    calibration: list[str]
 
     def __iter__(self) -> Iterator[list[str]]:
         return iter((self.train, self.val, self.test))
@@ -45,41 +51,61 @@ def keyed(ids: Iterable[str], seed: int) -> list[str]:
 def divide(ids: list[str], ratio: tuple[int, int, int]) -> Parts:
     """Deal ids out by position modulo a+b+c, so the first N of them stand in the same ratio."""
     places = range(len(ids))
-    return Parts(*([ids[i] for i in places if _part(i, ratio) == part] for part in range(3)))
+    train, val, test = ([ids[i] for i in places if _part(i, ratio) == part] for part in range(3))
+    return Parts(train, val, test, val)
 
 
 def build(project: Project, key: str) -> None:
-    """Write the split `splits.key` of params.yaml: train, val, test of every task, fold "0"."""
+    """Write the split `splits.key` of params.yaml: task -> fold -> train, val, test.
+
+    The folds are "0", or as many as `repeats` says, each drawn from a seed of its own.
+    """
     split = lookup(project.params.splits, key, "split")
     crystals = Crystals.load(project.crystals(split.dataset))
-    content = {}
-    for name, task in project.params.tasks.items():
-        parts = divide(keyed(labelled(crystals, task.label), split.seed), split.ratio)
-        content[name] = {"0": vars(parts)}
+    content = {
+        name: {
+            str(fold): _written(
+                divide(keyed(labelled(crystals, task), split.seed + fold), split.ratio)
+            )
+            for fold in range(split.repeats or 1)
+        }
+        for name, task in project.params.tasks.items()
+        if split.tasks is None or name in split.tasks
+    }
     write_json(project.split(split.dataset, split.split), content)
 
 
 def build_folds(project: Project, name: str) -> None:
     """Write the official folds of a benchmark, as far as the dataset holds its crystals.
 
-    The test part of a fold is the official one; train and val come from the other folds.
+    The test part of a fold is the official one; train and val come from the other folds. The other
+    tasks have the same folds on the same crystals, as far as these have their labels.
     """
     benchmark = lookup(project.params.benchmarks, name, "benchmark")
     crystals = Crystals.load(project.crystals(benchmark.dataset))
-    label = project.params.tasks[benchmark.task].label
-    held = set(labelled(crystals, label))
+    held = set(labelled(crystals, project.params.tasks[benchmark.task]))
     folds = {row["mp_id"]: row["fold"] for row in read_benchmark(project, name)}
     ids = keyed((one for one in folds if one in held), FOLD_SEED)
     if not ids:
         raise CrystalmeshError(
             f"{project.raw(name)}: no crystal of dataset {benchmark.dataset} is among its mp_id"
         )
-    content = {}
-    for fold in sorted(set(folds.values()), key=natural):
-        rest = divide([one for one in ids if folds[one] != fold], FOLD_RATIO)
-        test = [one for one in ids if folds[one] == fold]
-        content[fold] = vars(Parts(rest.train, rest.val, test))
-    write_json(project.split(benchmark.dataset, name), {benchmark.task: content})
+    content: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for task_name, task in project.params.tasks.items():
+        have = set(labelled(crystals, task))
+        content[task_name] = {}
+        for fold in sorted(set(folds.values()), key=natural):
+            rest = divide([one for one in ids if folds[one] != fold], FOLD_RATIO)
+            test = [one for one in ids if folds[one] == fold]
+            parts = Parts(rest.train, rest.val, test, [])
+            content[task_name][fold] = {
+                part: [one for one in of if one in have] for part, of in _written(parts).items()
+            }
+    write_json(project.split(benchmark.dataset, name), content)
+
+
+def _written(parts: Parts) -> dict[str, list[str]]:
+    return {"train": parts.train, "val": parts.val, "test": parts.test}
 
 
 def read_benchmark(project: Project, name: str) -> list[dict[str, str]]:
@@ -114,11 +140,32 @@ def read_benchmark(project: Project, name: str) -> list[dict[str, str]]:
     return rows
 
 
-def select(project: Project, experiment: Experiment) -> Parts:
-    """The crystals of an experiment: its fold of its split, cut down to its size.
+def folds(project: Project, experiment: Experiment) -> list[str]:
+    """The folds that an experiment runs over, by name.
+
+    Raises:
+        CrystalmeshError: the split has no such task.
+    """
+    if experiment.fold != "all":
+        return [str(experiment.fold)]
+    path = project.split(experiment.dataset, experiment.split)
+    content = read_json(path)
+    if not content.get(experiment.task):
+        raise CrystalmeshError(f"{path}: no task '{experiment.task}'; see params.yaml")
+    return sorted(content[experiment.task], key=natural)
+
+
+def select(project: Project, experiment: Experiment, fold: str | None = None) -> Parts:
+    """The crystals of an experiment: a fold of its split, cut down to its size.
 
     A size of N means the first N crystals in keyed order, still in the ratio of the split; with
-    the official folds of a benchmark, N crystals for train and val, and always the whole test.
+    the official folds of a benchmark and with repeated splits, N crystals for train and val, and
+    always the whole test.
+
+    Args:
+        project: the project.
+        experiment: the experiment.
+        fold: by name; default: the only one of the experiment, or the first.
 
     Raises:
         CrystalmeshError: no such split file, task or fold; fewer crystals than the size; or a
@@ -128,7 +175,7 @@ def select(project: Project, experiment: Experiment) -> Parts:
         project,
         (experiment.dataset, experiment.split),
         experiment.task,
-        str(experiment.fold),
+        folds(project, experiment)[0] if fold is None else fold,
         experiment.size,
     )
 
@@ -140,14 +187,18 @@ def wanted(project: Project, features: Features) -> list[str]:
         return crystals.ids
     chosen: set[str] = set()
     for task, size in features.sizes.items():
-        for part in _select(project, (features.dataset, features.split), task, "0", size):
-            chosen.update(part)
+        parts = _select(project, (features.dataset, features.split), task, "0", size)
+        chosen.update(*parts, parts.calibration if features.calibration else ())
     return [name for name in crystals.ids if name in chosen]
 
 
-def labelled(crystals: Crystals, label: str) -> list[str]:
-    """Ids of the crystals that have the label."""
-    return [crystals.ids[i] for i in np.flatnonzero(np.isfinite(crystals.labels[label]))]
+def labelled(crystals: Crystals, task: Task) -> list[str]:
+    """Ids of the crystals that have the task's label, above its threshold where it has one."""
+    values = crystals.labels[task.label]
+    known = np.isfinite(values)
+    if task.above is not None:
+        known &= np.nan_to_num(values, nan=-np.inf) > task.above
+    return [crystals.ids[i] for i in np.flatnonzero(known)]
 
 
 def _part(position: int, ratio: tuple[int, int, int]) -> Literal[0, 1, 2]:
@@ -161,23 +212,25 @@ def _select(
     path = project.split(*split)
     content = read_json(path)
     try:
-        parts = Parts(**content[task][fold])
+        parts = Parts(**content[task][fold], calibration=content[task][fold]["val"])
     except (KeyError, TypeError) as error:
         raise CrystalmeshError(
             f"{path}: no fold {fold} of task '{task}'; see params.yaml"
         ) from error
-    official = split[1] in project.params.benchmarks
     if isinstance(size, int):
-        ratios = [s.ratio for s in project.params.splits.values() if (s.dataset, s.split) == split]
-        ratio = FOLD_RATIO if official else ratios[0]
-        most = len(parts.train) + len(parts.val) + (0 if official else len(parts.test))
+        ours = [s for s in project.params.splits.values() if (s.dataset, s.split) == split]
+        whole = not ours or ours[0].repeats is not None  # the test part is never cut
+        ratio = FOLD_RATIO if not ours else ours[0].ratio
+        if whole:
+            ratio = (ratio[0], ratio[1], 0)
+        most = len(parts.train) + len(parts.val) + (0 if whole else len(parts.test))
         if size > most:
             raise CrystalmeshError(
                 f"{path}: size {size} of task '{task}': it has only {most} crystals"
             )
         counts = [sum(_part(i, ratio) == part for i in range(size)) for part in range(3)]
-        test = parts.test if official else parts.test[: counts[2]]
-        parts = Parts(parts.train[: counts[0]], parts.val[: counts[1]], test)
+        test = parts.test if whole else parts.test[: counts[2]]
+        parts = Parts(parts.train[: counts[0]], parts.val[: counts[1]], test, parts.calibration)
     for name, part in zip(("train", "val", "test"), parts, strict=True):
         if not part:
             raise CrystalmeshError(f"{path}: task '{task}', fold {fold}: no crystals to {name}")

@@ -19,7 +19,7 @@ from crystalmesh.represent.store import Features
 
 @dataclass(frozen=True)
 class Part:
-    """Training, validation or test crystals of an experiment.
+    """Training, validation, test or calibration crystals of a run.
 
     Attributes:
         ids, formulas: one a crystal.
@@ -33,28 +33,45 @@ class Part:
 
 @dataclass(frozen=True)
 class Sample:
-    """All that an experiment learns from and is tested on."""
+    """All that a run of an experiment learns from, is calibrated on and is tested on."""
 
     train: Part
     val: Part
     test: Part
+    calibration: Part
     features: Features
     maker: Representation
 
     @classmethod
     def load(cls, project: Project, experiment: Experiment) -> "Sample":
-        """Read features, labels and split; crystals without features are left out."""
-        task = project.params.tasks[experiment.task]
-        crystals = Crystals.load(project.crystals(experiment.dataset))
-        features = Features(project.features(experiment.dataset, experiment.representation))
-        parts = splits.select(project, experiment)
-        settings = project.params.representation(experiment.representation)
-        return cls(
-            _part(crystals, features, task, parts.train),
-            _part(crystals, features, task, parts.val),
-            _part(crystals, features, task, parts.test),
-            features,
-            representation(experiment.representation, settings),
+        """The sample of the experiment's only or first fold; see `samples`."""
+        return next(samples(project, experiment))[1]
+
+
+def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sample]]:
+    """Each fold of an experiment, by name: features, labels and split are read once.
+
+    Crystals without features are left out; of the calibration part, those that `sizes` of the
+    features leaves out are no error.
+    """
+    task = project.params.tasks[experiment.task]
+    crystals = Crystals.load(project.crystals(experiment.dataset))
+    features = Features(project.features(experiment.dataset, experiment.representation))
+    settings = project.params.representation(experiment.representation)
+    maker = representation(experiment.representation, settings)
+    for fold in splits.folds(project, experiment):
+        parts = splits.select(project, experiment, fold)
+        calibration = [i for i in parts.calibration if i in features]
+        yield (
+            fold,
+            Sample(
+                _part(crystals, features, task, parts.train),
+                _part(crystals, features, task, parts.val),
+                _part(crystals, features, task, parts.test),
+                _part(crystals, features, task, calibration),
+                features,
+                maker,
+            ),
         )
 
 

@@ -1,10 +1,12 @@
 """From predictions to metrics."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -14,6 +16,7 @@ from sklearn.metrics import (
 )
 
 from crystalmesh.config import Project
+from crystalmesh.data.crystals import natural
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_note, write_json
 
@@ -32,7 +35,8 @@ def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -
         project: the project.
         group: the report.
         name: the experiment.
-        facts: what its checkpoint (or its card) says of the training.
+        facts: what its checkpoint (or its card) says of the training; of several networks, the
+            first one's sizes and epochs are taken.
 
     Raises:
         CrystalmeshError: the predictions are missing, empty or damaged.
@@ -49,8 +53,11 @@ def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -
             if task.kind == "classification"
             else regression(target, prediction)
         )
+        metrics |= uncertainty(rows)
+        metrics |= parts(rows, task.kind == "classification")
     except (KeyError, TypeError, ValueError) as error:
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+    first = next(iter(facts["runs"].values())) if "runs" in facts else facts
     headline = "accuracy" if task.kind == "classification" else "mae"
     split = project.params.splits.get(f"{experiment.dataset}-{experiment.split}")
     return (
@@ -70,8 +77,52 @@ def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -
             "size": experiment.size,
             "n_test": len(rows),
         }
-        | {key: facts[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
+        | {key: first[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
     )
+
+
+def uncertainty(rows: Sequence[Mapping[str, str]]) -> dict[str, float | None]:
+    """Share of targets that the 90 % intervals or sets hold, and their mean width or size."""
+    width = mean_width(rows)
+    return {
+        "coverage": sum(holds(row) for row in rows) / len(rows),
+        "width": width if math.isfinite(width) else None,
+    }
+
+
+def mean_width(rows: Sequence[Mapping[str, str]]) -> float:
+    """Mean width of intervals, or mean number of classes in sets."""
+    if "set" in rows[0]:
+        return sum(len(row["set"].split()) for row in rows) / len(rows)
+    return math.fsum(float(row["upper"]) - float(row["lower"]) for row in rows) / len(rows)
+
+
+def holds(row: Mapping[str, str]) -> bool:
+    """Whether the interval or the set of a prediction holds the target."""
+    if "set" in row:
+        return row["target"] in row["set"].split()
+    return float(row["lower"]) <= float(row["target"]) <= float(row["upper"])
+
+
+def parts(rows: Sequence[Mapping[str, str]], classes: bool) -> dict[str, list[float]]:
+    """The metric of each member of an ensemble, and of each fold; absent where there is one."""
+    target = np.array([float(row["target"]) for row in rows])
+
+    def metric(column: str, chosen: NDArray[np.bool_]) -> float:
+        values = np.array([float(row[column]) for row in rows])[chosen]
+        if classes:
+            return 100.0 * float((values == target[chosen]).mean())
+        return float(np.abs(values - target[chosen]).mean())
+
+    found: dict[str, list[float]] = {}
+    members = [column for column in rows[0] if column.startswith("member_")]
+    if members:
+        found["members"] = [metric(column, np.full(len(rows), True)) for column in members]
+    if "fold" in rows[0]:
+        fold = np.array([row["fold"] for row in rows])
+        names = sorted(set(fold.tolist()), key=natural)
+        found["folds"] = [metric("prediction", fold == name) for name in names]
+    return found
 
 
 def regression(target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> dict[str, float]:

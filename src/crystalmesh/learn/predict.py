@@ -1,24 +1,84 @@
-"""From a checkpoint to one row a test crystal."""
+"""From a checkpoint to one row a test crystal, each with an interval or a set of classes."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from crystalmesh import numerics
-from crystalmesh.config import Project
+from crystalmesh.config import Experiment, Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_note, read_tensors, write_csv
-from crystalmesh.learn.batches import Batches, Part, Sample
-from crystalmesh.learn.train import EVALUATION_BATCH
-from crystalmesh.models import network
+from crystalmesh.learn.batches import Batches, Part, Sample, samples
+from crystalmesh.learn.conformal import LEVEL, Calibration, sets
+from crystalmesh.learn.train import EVALUATION_BATCH, descriptors, place, several, unscale
+from crystalmesh.models import classical, network
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The published weights of an experiment, and what they were trained with.
+
+    Attributes:
+        note: settings and facts, as `learn.train.train` writes them.
+        tensors: name -> array; of several networks, the names start with `place`.
+    """
+
+    note: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[Any]]
+
+    @classmethod
+    def load(cls, project: Project, group: str, name: str) -> "Checkpoint":
+        """Read the checkpoint of an experiment.
+
+        Raises:
+            CrystalmeshError: it is missing, damaged, or was trained with other settings.
+        """
+        path = project.checkpoint(group, name)
+        note = json.loads(read_note(path))
+        for key, value in project.params.settings(project.params.experiment(group, name)).items():
+            if note.get(key) != value:
+                raise CrystalmeshError(
+                    f"{path}: trained with another `{key}` than params.yaml has now; train again"
+                )
+        return cls(note, read_tensors(path))
+
+    def run(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Facts and tensors of one of its networks."""
+        facts = self.note["runs"][prefix.rstrip(".")] if prefix else dict(self.note)
+        tensors = {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+        return facts, tensors
+
+    def network(self, prefix: str, outputs: int) -> nn.Module:
+        """One of its networks, with half precision made single again."""
+        model = self.note["model"]
+        net = network(model["architecture"], model["network"], outputs)
+        _, tensors = self.run(prefix)
+        net.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+        return net
 
 
 def predict(project: Project, group: str, name: str) -> None:
     """The stage `predict`: the experiment's test crystals through its checkpoint.
 
-    Writes a CSV with id, formula, target, prediction (regression: after the task's transform;
-    classes: from 1) and, for classes, the probability of the predicted one.
+    Writes a CSV with id, formula, target and prediction (regression: after the task's transform;
+    classes: from 1), and `fold` where there are several. An ensemble predicts the mean of its
+    members (of classes: of their probabilities), which stand in columns of their own.
+
+    - regression: `spread`, the standard deviation over the members, if there are any; `lower` and
+      `upper`, a 90 % interval;
+    - classes: `probability` of the predicted one; `set`, the classes of a 90 % set;
+    - `p_value` of the target: see `learn.conformal`, which both are calibrated by.
 
     Raises:
         CrystalmeshError: the checkpoint is missing, damaged or of another network.
@@ -26,50 +86,113 @@ def predict(project: Project, group: str, name: str) -> None:
     experiment = project.params.experiment(group, name)
     task = project.params.tasks[experiment.task]
     numerics.enforce(project.params.numerics(group))
-    path = project.checkpoint(group, name)
-    sample = Sample.load(project, experiment)
-    note = json.loads(read_note(path))
-    for key, value in project.params.settings(experiment).items():
-        if note.get(key) != value:
+    checkpoint = Checkpoint.load(project, group, name)
+    classes = task.kind == "classification"
+    columns = ["id", "formula", "target", "prediction"]
+    columns += ["probability", "set"] if classes else ["lower", "upper"]
+    columns += ["p_value"]
+    if experiment.fold == "all":
+        columns.insert(2, "fold")
+    if experiment.members:
+        columns += [] if classes else ["spread"]
+        columns += [f"member_{k}" for k in range(experiment.members)]
+    rows: list[Sequence[Any]] = []
+    for fold, sample in samples(project, experiment):
+        try:
+            members = _members(checkpoint, project, experiment, fold, sample)
+        except (KeyError, RuntimeError) as error:
             raise CrystalmeshError(
-                f"{path}: trained with another `{key}` than params.yaml has now; train again"
+                f"{project.checkpoint(group, name)}: not of this network; delete it and train again"
+            ) from error
+        fill = _classes if classes else _values
+        found = fill(members, sample)
+        found["fold"] = [fold] * len(sample.test.ids)
+        found |= {"id": sample.test.ids, "formula": sample.test.formulas}
+        rows += zip(*(found[column] for column in columns), strict=True)
+    write_csv(project.predictions(group, name), columns, rows)
+
+
+Outputs = tuple[NDArray[np.float64], NDArray[np.float64]]  # of the calibration and the test part
+
+
+def _members(
+    checkpoint: Checkpoint, project: Project, experiment: Experiment, fold: str, sample: Sample
+) -> list[Outputs]:
+    """What each network of a fold says: values [c] in the task's unit, or probabilities [c, k]."""
+    task = project.params.tasks[experiment.task]
+    parts = (sample.calibration, sample.test)
+    found = []
+    for member in range(experiment.members or 1):
+        prefix = place(fold, member) if several(experiment) else ""
+        facts, tensors = checkpoint.run(prefix)
+        if project.params.models[experiment.model].training is None:
+            settings = checkpoint.note["model"]["network"]
+            calibration, test = (
+                classical.apply(settings, tensors, descriptors(sample, part)) for part in parts
             )
-    net = network(note["model"]["architecture"], note["model"]["network"], task.outputs)
-    try:
-        # half precision becomes single again
-        net.load_state_dict({k: torch.from_numpy(v) for k, v in read_tensors(path).items()})
-    except RuntimeError as error:
-        raise CrystalmeshError(f"{path}: not of this network; delete it and train again") from error
-    outputs = forward(net, sample, sample.test)
-    part = sample.test
-    if task.kind == "classification":
-        probability, index = torch.softmax(outputs.double(), dim=1).max(dim=1)
-        columns = ["id", "formula", "target", "prediction", "probability"]
-        targets = [int(t) + 1 for t in part.targets]
-        rows = zip(
-            part.ids,
-            part.formulas,
-            targets,
-            (index + 1).tolist(),
-            probability.tolist(),
-            strict=True,
-        )
-        write_csv(project.predictions(group, name), columns, rows)
-        return
-    values = outputs.squeeze(1).double() * note["std"] + note["mean"]
-    write_csv(
-        project.predictions(group, name),
-        ["id", "formula", "target", "prediction"],
-        zip(part.ids, part.formulas, part.targets.tolist(), values.tolist(), strict=True),
-    )
+        else:
+            net = checkpoint.network(prefix, task.outputs)
+            calibration, test = (
+                _finished(forward(net, sample, part), facts, project, experiment) for part in parts
+            )
+        found.append((calibration, test))
+    return found
 
 
-def forward(net: torch.nn.Module, sample: Sample, part: Part) -> Tensor:
-    """Outputs [c, out] of a network for a part, in its order."""
+def _finished(
+    outputs: Tensor, facts: Mapping[str, Any], project: Project, experiment: Experiment
+) -> NDArray[np.float64]:
+    if project.params.tasks[experiment.task].kind == "classification":
+        probability: NDArray[np.float64] = torch.softmax(outputs.double(), dim=1).numpy()
+        return probability
+    return unscale(outputs, facts["mean"], facts["std"], project.params.training(experiment))
+
+
+def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
+    """Columns of a regression: prediction, interval, p-value, and the members."""
+    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c]
+    ensemble = len(members) > 1
+    spread = [np.std(side, axis=0, ddof=1) if ensemble else None for side in (calibration, test)]
+    known = Calibration.of_values(sample.calibration.targets, calibration.mean(axis=0), spread[0])
+    prediction, target = test.mean(axis=0), sample.test.targets
+    scale = known.scale(spread[1], len(target))
+    reach = known.quantile(LEVEL) * scale
+    return {
+        "target": target.tolist(),
+        "prediction": prediction.tolist(),
+        "lower": (prediction - reach).tolist(),
+        "upper": (prediction + reach).tolist(),
+        "p_value": known.p_value(np.abs(target - prediction) / scale).tolist(),
+        "spread": [] if spread[1] is None else spread[1].tolist(),
+    } | {f"member_{k}": row.tolist() for k, row in enumerate(test)}
+
+
+def _classes(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
+    """Columns of a classification: class, probability, set, p-value, and the members' classes."""
+    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c, k]
+    known = Calibration.of_classes(_index(sample.calibration), calibration.mean(axis=0))
+    probability, target = test.mean(axis=0), _index(sample.test)
+    scores = 1 - probability[np.arange(len(target)), target]
+    return {
+        "target": (target + 1).tolist(),
+        "prediction": (probability.argmax(axis=1) + 1).tolist(),
+        "probability": probability.max(axis=1).tolist(),
+        "set": [" ".join(map(str, row + 1)) for row in sets(probability, known)],
+        "p_value": known.p_value(scores).tolist(),
+    } | {f"member_{k}": (row.argmax(axis=1) + 1).tolist() for k, row in enumerate(test)}
+
+
+def _index(part: Part) -> Int[NDArray[np.int64], " c"]:
+    return part.targets.astype(np.int64)
+
+
+def forward(net: nn.Module, sample: Sample, part: Part, *, vectors: bool = False) -> Tensor:
+    """Outputs [c, out] of a network for a part, in its order, or the crystals' vectors [c, d]."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device).eval()
-    outputs = []
+    apply: Callable[[Mapping[str, Tensor]], Tensor] = net.vector if vectors else net  # type: ignore[assignment]
+    outputs: list[Float[Tensor, "b out"]] = []
     with torch.inference_mode():
         for inputs, _ in Batches(sample, part, EVALUATION_BATCH):
-            outputs.append(net({key: value.to(device) for key, value in inputs.items()}).cpu())
+            outputs.append(apply({key: value.to(device) for key, value in inputs.items()}).cpu())
     return torch.cat(outputs)

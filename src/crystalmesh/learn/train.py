@@ -8,7 +8,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
-from crystalmesh.config import Project, Task, Training
-from crystalmesh.files import canonical_json, sha256, write_csv, write_json, write_tensors
-from crystalmesh.learn.batches import Batches, Sample
-from crystalmesh.models import network
+from crystalmesh.config import Experiment, Project, Task, Training
+from crystalmesh.files import (
+    canonical_json,
+    read_note,
+    read_tensors,
+    sha256,
+    write_csv,
+    write_json,
+    write_tensors,
+)
+from crystalmesh.learn.batches import Batches, Part, Sample, samples
+from crystalmesh.models import classical, network
 
+LARGEST_TANH = 0.9999  # of an output: ten standard deviations from the mean
 EVALUATION_BATCH = 64  # crystals; fixed, so that predictions do not depend on the training's
 
 
@@ -62,7 +73,7 @@ class Learner(pl.LightningModule):
         """L1 or squared error on (standardised) targets, cross entropy for classes."""
         if self.task.kind == "classification":
             return F.cross_entropy(outputs, targets.long())
-        scaled = ((targets - self.mean) / self.std).to(outputs.dtype)
+        scaled = scale(targets, self.mean, self.std, self.training_settings).to(outputs.dtype)
         error = F.l1_loss if self.training_settings.loss == "l1" else F.mse_loss
         return error(outputs.squeeze(1), scaled)
 
@@ -70,7 +81,7 @@ class Learner(pl.LightningModule):
         """MAE in the task's unit, or accuracy in per cent, over the whole set at once."""
         if self.task.kind == "classification":
             return 100.0 * float((outputs.argmax(dim=1).numpy() == targets).mean())
-        values = outputs.squeeze(1).double().numpy() * self.std + self.mean
+        values = unscale(outputs, self.mean, self.std, self.training_settings)
         return float(np.abs(values - targets).mean())
 
     def train_dataloader(self) -> Batches:
@@ -147,6 +158,26 @@ class Learner(pl.LightningModule):
         }
 
 
+def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:
+    """Targets as the network learns them: standardised, and with `tanh` squeezed into (-1, 1).
+
+    tanh((y - mean) / (2 std)) is our reading of the scaling by tanh of Lee and Asahi, Comput.
+    Mater. Sci. 190, 110314 (2021): it takes weight from the targets far from the mean.
+    """
+    standard = (targets - mean) / std
+    return torch.tanh(standard / 2) if training.standardise == "tanh" else standard
+
+
+def unscale(outputs: Tensor, mean: float, std: float, training: Training) -> NDArray[np.float64]:
+    """Outputs [c, 1] of a network in the task's unit, f64 [c]: the inverse of `scale`."""
+    values = outputs.squeeze(1).double().numpy()
+    if training.standardise == "tanh":
+        inside = np.clip(values, -LARGEST_TANH, LARGEST_TANH)
+        values = np.log((1 + inside) / (1 - inside))  # 2 artanh
+    standardised: NDArray[np.float64] = values * std + mean
+    return standardised
+
+
 class EpochLine(Callback):
     """One line an epoch, for logs and pipes where a progress bar would only make noise."""
 
@@ -164,8 +195,52 @@ class EpochLine(Callback):
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """One network of an experiment: its weights as they are published, and how they came about.
+
+    Attributes:
+        tensors: name -> array.
+        rows: the history: epoch, training loss, validation metric, learning rate.
+        facts: what its predictions need and what is reported of its training.
+        seconds, cpu_seconds: of the training.
+        device: it ran on.
+    """
+
+    tensors: dict[str, NDArray[Any]]
+    rows: list[tuple[int, float, float, float]]
+    facts: dict[str, Any]
+    seconds: float
+    cpu_seconds: float
+    device: str
+
+    def save(self, path: Path) -> None:
+        """Keep a finished run for when the experiment's next one is interrupted."""
+        note = {key: value for key, value in vars(self).items() if key != "tensors"}
+        write_tensors(path, self.tensors, json.dumps(note))
+
+    @classmethod
+    def load(cls, path: Path) -> "Run | None":
+        """The run that was kept, or None."""
+        if not path.exists():
+            return None
+        note = json.loads(read_note(path))
+        note["rows"] = [tuple(row) for row in note["rows"]]
+        return cls(read_tensors(path), **note)
+
+
+def several(experiment: Experiment) -> bool:
+    """Whether the experiment has more networks than one: their names then start with `place`."""
+    return experiment.fold == "all" or experiment.members is not None
+
+
+def place(fold: str, member: int) -> str:
+    """Where a network of several stands: the start of the names of its tensors."""
+    return f"fold{fold}.member{member}."
+
+
 def train(project: Project, group: str, name: str) -> None:
-    """The stage `train`: fit the experiment's network and keep the epoch with the best validation.
+    """The stage `train`: fit the experiment's networks, each of the epoch that validates best.
 
     Writes the checkpoint, the history (no times: it must come out the same again) and the card
     (data, settings, numerics, device, times). An interrupted training continues from its last
@@ -175,19 +250,105 @@ def train(project: Project, group: str, name: str) -> None:
         CrystalmeshError: unknown experiment, missing or damaged inputs, no training crystals.
     """
     experiment = project.params.experiment(group, name)
-    model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
-    training, tier = project.params.training(experiment), project.params.numerics(group)
+    model, tier = project.params.models[experiment.model], project.params.numerics(group)
     numerics.enforce(tier)
     _quiet()
-    sample = Sample.load(project, experiment)
-    torch.manual_seed(experiment.seed)
-    net = network(model.architecture, model.network, task.outputs)
-    learner = Learner(net, task, training, sample, experiment.seed)
-
     settings = project.params.settings(experiment)
-    inputs = _inputs(project, experiment.dataset, experiment.split, experiment.representation)
+    inputs = _inputs(project, experiment)
     identity = canonical_json([settings, inputs, tier])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    multiple = several(experiment)
+    start = pretrained(project, experiment)
+    runs: dict[str, Run] = {}
+    for fold, sample in samples(project, experiment):
+        for member in range(experiment.members or 1):
+            prefix = place(fold, member) if multiple else ""
+            label = f"{name} fold {fold} member {member}" if multiple else name
+            own = scratch / prefix.rstrip(".") if multiple else scratch
+            run = Run.load(own / "done.safetensors")
+            if run is None:
+                seed = experiment.seed + member
+                if model.training is None:
+                    run = _fit_at_once(project, experiment, sample, seed)
+                else:
+                    run = _fit(project, experiment, sample, seed, own, label, start)
+                if multiple:
+                    for path in own.glob("*.ckpt"):
+                        path.unlink()
+                    run.save(own / "done.safetensors")
+            runs[prefix] = run
+    tensors = {
+        prefix + key: value for prefix, run in runs.items() for key, value in run.tensors.items()
+    }
+    facts: dict[str, Any] = next(iter(runs.values())).facts
+    if multiple:
+        facts = {"runs": {prefix.rstrip("."): run.facts for prefix, run in runs.items()}}
+    header = ["epoch", "train_loss", "val_metric", "lr"]
+    rows: list[Sequence[Any]] = [
+        [*([prefix.rstrip(".")] if multiple else []), *row]
+        for prefix, run in runs.items()
+        for row in run.rows
+    ]
+    write_csv(project.history(group, name), ["run", *header] if multiple else header, rows)
+    device = next(iter(runs.values())).device
+    write_json(
+        project.card(group, name),
+        facts
+        | {
+            "name": name,
+            "settings": settings,
+            "data": inputs,
+            "numerics": numerics.describe(tier, device),
+            "device": _device_name(device),
+            "train_seconds": round(sum(run.seconds for run in runs.values()), 1),
+            "cpu_seconds": round(sum(run.cpu_seconds for run in runs.values()), 1),
+            "code": provenance.code(),
+        },
+    )
+    note = json.dumps(settings | facts, sort_keys=True)
+    write_tensors(project.checkpoint(group, name), tensors, note)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def pretrained(project: Project, experiment: Experiment) -> dict[str, Tensor]:
+    """The weights that the experiment's training starts from; none, where it starts anew.
+
+    Raises:
+        CrystalmeshError: the checkpoint of the other experiment is missing or damaged.
+    """
+    source = experiment.pretrained
+    if source is None:
+        return {}
+    tensors = read_tensors(project.checkpoint(source.group, source.name))
+    return {key: torch.from_numpy(value) for key, value in tensors.items()}
+
+
+def transfer(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Start a network from the weights of another, those of the last layer too.
+
+    Weights of another shape (a last layer with another number of outputs) are left as drawn.
+    """
+    state = net.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in state and state[k].shape == v.shape}
+    net.load_state_dict(state | fitting)
+
+
+def _fit(
+    project: Project,
+    experiment: Experiment,
+    sample: Sample,
+    seed: int,
+    scratch: Path,
+    label: str,
+    start: Mapping[str, Tensor],
+) -> Run:
+    """Train one network by gradients."""
+    model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
+    training = project.params.training(experiment)
+    torch.manual_seed(seed)
+    net = network(model.architecture, model.network, task.outputs)
+    transfer(net, start)
+    learner = Learner(net, task, training, sample, seed)
     best = ModelCheckpoint(
         scratch,
         filename="best",
@@ -212,13 +373,11 @@ def train(project: Project, group: str, name: str) -> None:
             EarlyStopping(
                 "val_metric", mode=best.mode, patience=training.patience, check_finite=False
             ),
-            RichProgressBar() if on_terminal else EpochLine(name),
+            RichProgressBar() if on_terminal else EpochLine(label),
         ],
     )
-    last = scratch / "last.ckpt"
-    device = str(trainer.strategy.root_device)
     try:
-        trainer.fit(learner, ckpt_path=_resumable(last, name), weights_only=True)
+        trainer.fit(learner, ckpt_path=_resumable(scratch / "last.ckpt", label), weights_only=True)
     except SystemExit as stop:  # lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
@@ -237,26 +396,42 @@ def train(project: Project, group: str, name: str) -> None:
         "best_epoch": learner.rows[top][0] + 1,
         "parameters": sum(p.numel() for p in net.parameters()),
     }
-    write_csv(
-        project.history(group, name), ["epoch", "train_loss", "val_metric", "lr"], learner.rows
-    )
-    write_json(
-        project.card(group, name),
-        facts
-        | {
-            "name": name,
-            "settings": settings,
-            "data": inputs,
-            "numerics": numerics.describe(tier, device),
-            "device": _device_name(device),
-            "train_seconds": round(learner.seconds, 1),
-            "cpu_seconds": round(learner.cpu_seconds, 1),
-            "code": provenance.code(),
-        },
-    )
-    note = json.dumps(settings | facts, sort_keys=True)
-    write_tensors(project.checkpoint(group, name), tensors, note)
-    shutil.rmtree(scratch, ignore_errors=True)
+    device = str(trainer.strategy.root_device)
+    return Run(tensors, learner.rows, facts, learner.seconds, learner.cpu_seconds, device)
+
+
+def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed: int) -> Run:
+    """Fit one of the classical models, which see all training crystals at once."""
+    model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
+    began = time.perf_counter(), time.process_time()
+    classes = task.classes if task.kind == "classification" else None
+    inputs, targets = descriptors(sample, sample.train), sample.train.targets
+    tensors = classical.fit(model.network, inputs, targets, seed, classes)
+
+    def metric(part: Part) -> float:
+        values = classical.apply(model.network, tensors, descriptors(sample, part))
+        if classes is not None:
+            return 100.0 * float((values.argmax(axis=1) == part.targets).mean())
+        return float(np.abs(values - part.targets).mean())
+
+    facts = {
+        "mean": 0.0,
+        "std": 1.0,
+        "n_train": len(sample.train.ids),
+        "n_val": len(sample.val.ids),
+        "epochs": 1,
+        "best_epoch": 1,
+        "parameters": sum(array.size for array in tensors.values()),
+    }
+    rows = [(1, metric(sample.train), metric(sample.val), 0.0)]
+    seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+    return Run(tensors, rows, facts, seconds, cpu_seconds, "cpu")
+
+
+def descriptors(sample: Sample, part: Part) -> NDArray[np.float64]:
+    """The descriptors of a part's crystals, f64 [c, d], in its order."""
+    batches = Batches(sample, part, len(part.ids))
+    return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
 
 
 def _resumable(last: Path, name: str) -> Path | None:
@@ -298,15 +473,18 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _inputs(project: Project, dataset: str, split: str, representation: str) -> dict[str, str]:
+def _inputs(project: Project, experiment: Experiment) -> dict[str, str]:
     """Checksums of what the experiment reads; an index holds those of its shards."""
+    dataset = experiment.dataset
     paths = [
         project.raw(dataset),
         project.crystals(dataset) / "index.json",
         project.crystals(dataset) / "crystals.safetensors",
-        project.split(dataset, split),
-        project.features(dataset, representation) / "index.json",
+        project.split(dataset, experiment.split),
+        project.features(dataset, experiment.representation) / "index.json",
     ]
+    if source := experiment.pretrained:
+        paths.append(project.checkpoint(source.group, source.name))
     return {path.relative_to(project.root).as_posix(): sha256(path) for path in paths}
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
-from crystalmesh.models import update_running
+from crystalmesh.models.layers import update_running
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -158,7 +158,8 @@ class Network(nn.Module):
         )
         self.out = nn.Linear(config.hidden, outputs)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
+    def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c hidden"]:
+        """The last hidden layer: what the output of each crystal is a linear function of."""
         pointer, neighbour = batch["pointer"], batch["neighbour"]
         atoms = self.embedding(self.elements)[batch["numbers"]]  # [n, a]
         step = batch["distance"][..., None] - self.centres
@@ -171,5 +172,8 @@ class Network(nn.Module):
         pooled = F.softplus(self.pooled(F.softplus(total / counts[:, None])))  # [c, hidden]
         for layer in self.hidden:
             pooled = F.softplus(layer(pooled))
-        out: Tensor = self.out(pooled)
+        return pooled
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
+        out: Tensor = self.out(self.vector(batch))
         return out

@@ -40,8 +40,7 @@ def build(project: Project, report: str) -> None:
     ledger = files.read_json(folder / "ledger.json")
     metrics = {one["experiment"]: one for one in files.read_json(folder / "metrics.json")}
     cards = {
-        name: files.read_json(project.card(report, name))
-        for name in project.params.experiments[report]
+        name: files.read_json(project.card(report, name)) for name in project.params.group(report)
     }
     try:
         metadata = describe(project, report, ledger, cards)
@@ -127,7 +126,12 @@ def describe(
             )
         )
         action["instrument"] = software
-        action["object"] = [inputs[place] for place in card["data"] if place in inputs]
+        read = {place: place.removeprefix(f"results/{report}/") for place in card["data"]}
+        action["object"] = [
+            inputs[place] if place in inputs else known[inner]
+            for place, inner in read.items()
+            if place in inputs or inner in known
+        ]
         made = (f"checkpoints/{name}.safetensors", f"history/{name}.csv", f"predictions/{name}.csv")
         action["result"] = [known[one] for one in made if one in known]
         crate.root_dataset.append_to("mentions", action)
@@ -173,19 +177,21 @@ def readme(project: Project, report: str, cards: dict[str, Any], metrics: dict[s
         f" `crystalmesh verify {report}` makes them again and compares. `{METADATA}` is the same"
         " for machines (RO-Crate). This file is made by `crystalmesh crate`.",
         "",
-        "| experiment | training, validation, test | result on test | parameters | epochs (best)"
-        " | CPU-hours | device | numerics | code |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| experiment | training, validation, test | result on test | networks | parameters"
+        " | epochs (best) | CPU-hours | device | numerics | code |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, card in cards.items():
         one = metrics[name]
         device = card["numerics"]["cpu"].get("model", "CPU")
         device = device if card["device"] == "cpu" else card["device"]
         commit = (card["code"]["commit"] or card["code"]["source"])[:10]
+        runs = list(card["runs"].values()) if "runs" in card else [card]
+        first = runs[0]
         lines.append(
             f"| [{name}](cards/{name}.json) | {one['n_train']:,}, {one['n_val']:,},"
             f" {one['n_test']:,} | {one['metric']} {one['value']:.4g} {one['unit']} |"
-            f" {card['parameters']:,} | {card['epochs']} ({card['best_epoch']}) |"
+            f" {len(runs)} | {first['parameters']:,} | {first['epochs']} ({first['best_epoch']}) |"
             f" {card['cpu_seconds'] / 3600:.2f} | {device} | {card['numerics']['tier']} |"
             f" {commit} |"
         )

@@ -21,6 +21,7 @@ from crystalmesh.config import Project, lookup
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import results
+from crystalmesh.report.maps import SYSTEMS
 from crystalmesh.report.results import Result
 from crystalmesh.report.tables import count, metric, shown, unit
 from crystalmesh.represent.store import Features
@@ -46,8 +47,14 @@ STYLE: Any = {
 VIEW = (-68, 16)  # azimuth and elevation of crystals, degrees
 WIDTH = 6.7  # inches, the document's line
 # Okabe and Ito's colours, told apart by all readers; models take them in params.yaml's order.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# After them come Paul Tol's muted ones.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
+    "#999933", "#44AA99", "#AA4499", "#661100", "#6699CC", "#888888",
+)  # fmt: skip
 DASHES: Sequence[Any] = ("-", "--", ":", "-.")
+LINES = 6  # in one panel
+PANELS = 12  # of a figure with a panel a task and network
 MANY = 600  # more test crystals than this are drawn as counts in hexagons
 BINS = (0, 1, 3, 10, 30, 100, 300, 1000, 10**9)  # training crystals of a space group
 
@@ -77,6 +84,10 @@ def build(project: Project, report: str) -> None:
                 mesh(project, report, found, crystals),
                 stability(project, report),
                 speed(project),
+                accuracy(project, report, found),
+                calibration(project, found),
+                transfer(project, found),
+                maps(project, report, found),
                 parity(project, found),
                 learning_curves(project, report, found),
                 space_groups(project, found, crystals),
@@ -483,12 +494,205 @@ def speed(project: Project) -> Drawing:
 # The results --------------------------------------------------------------------------------------
 
 
+def accuracy(project: Project, report: str, found: Sequence[Result]) -> Drawing | None:
+    """The error of every model on the same crystals, against what it costs."""
+    path = project.root / "benchmarks" / "models.json"
+    content = files.read_json(path)
+    speeds = content["tiers"][project.params.reports[report].numerics]["models"]
+    shared = [
+        r
+        for r in results.same_crystals(found)
+        if r.task.kind == "regression" and _speed_name(r) in speeds
+    ]
+    if not shared:
+        return None
+    task = shared[0].experiment.task
+    shared = [r for r in shared if r.experiment.task == task]
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    try:
+        for result in shared:
+            speed = speeds[_speed_name(result)]
+            epochs = len(_history(project, report, result.name)[0])
+            hours = len(result.train) * epochs / float(speed["train_crystals_per_s"]) / 3600
+            value, colour = float(result.of_members().mean()), _colour(found, result)
+            for ax, x in zip(axes, (hours, float(speed["predict_crystals_per_s"])), strict=True):
+                ax.plot(
+                    [x],
+                    [value],
+                    "o",
+                    color=colour,
+                    markersize=4.5,
+                    label=results.title(project, result),
+                )
+                if len(result.members):
+                    ax.plot([x], [result.value], "o", color=colour, markersize=4.5, mfc="white")
+        machine = f"{content['machine']['processor']}, one thread"
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
+    for ax, words in zip(
+        axes, ("training of one network / CPU hours", "prediction / crystals per s"), strict=True
+    ):
+        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1,))
+        ax.set_xlabel(words)
+    axes[0].set_ylabel(f"test {metric(shared[0].task)} / {unit(shared[0].task)}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=6)
+    return Drawing(
+        "accuracy",
+        figure,
+        f"Test error of the {shared[0].task.title} against cost, all models trained on the same "
+        f"{count(len(shared[0].train))} crystals. Filled: one network (mean over its seeds); open: "
+        "the ensemble of these seeds. Training costs epochs × crystals over the speed measured by "
+        f"benchmarks/models.py ({machine}).",
+        "Two scatter plots of the test error against training hours and prediction speed.",
+    )
+
+
+def _speed_name(result: Result) -> str:
+    """The key of benchmarks/models.json."""
+    return f"{result.experiment.model} {result.experiment.representation}"
+
+
+def calibration(project: Project, found: Sequence[Result]) -> Drawing | None:
+    """How much more or less often than they say the intervals hold the truth, level by level."""
+    groups = list(_by_task([r for r in results.same_crystals(found) if _network(project, r)]))
+    if not groups:
+        return None
+    levels = np.linspace(0.02, 0.98, 49)
+    figure, axes = _grid(len(groups), 1.9, columns=3)
+    for ax, group in zip(axes, groups, strict=True):
+        for result in group:
+            held = np.array([(result.p_value > 1 - level).mean() for level in levels])
+            ax.plot(
+                100 * levels, 100 * (held - levels), color=_colour(found, result), linewidth=0.9
+            )
+        ax.axhspan(-2, 2, color="0.9", zorder=0)
+        ax.axhline(0, color="0.5", linewidth=0.5)
+        ax.set_ylim(-7, 7)
+        ax.set_title(group[0].task.title)
+        ax.set_xlabel("level of the interval / %")
+        ax.set_ylabel("coverage − level / %")
+    _model_legend(figure, project, found, [r for group in groups for r in group])
+    return Drawing(
+        "calibration",
+        figure,
+        "Calibration of the conformal intervals (regression) and sets (classes): by how much the "
+        "share of test crystals whose true value lies inside differs from the level. Grey: 2%.",
+        "Line plots of coverage minus level against the level, one panel a task.",
+    )
+
+
+def transfer(project: Project, found: Sequence[Result]) -> Drawing | None:
+    """Learning curves over repeated splits, with and without pretraining."""
+    repeated = [
+        r
+        for r in found
+        if r.experiment.fold == "all" and r.experiment.split not in project.params.benchmarks
+    ]
+    if not any(r.experiment.pretrained for r in repeated):
+        return None
+    groups = list(_by_task(repeated))
+    figure, axes = _grid(len(groups), 2.3, columns=3)
+    for ax, group in zip(axes, groups, strict=True):
+        lines: dict[tuple[Any, ...], list[Result]] = {}
+        for result in group:
+            source = result.experiment.pretrained
+            lines.setdefault((result.method, source and source.name), []).append(result)
+        for own in lines.values():
+            own.sort(key=_train_size)
+            values = np.array([r.of_folds().mean() for r in own])
+            spread = np.array([r.of_folds().std(ddof=1) for r in own])
+            name = results.title(project, own[0])
+            ax.errorbar(
+                [len(r.train) for r in own], values, yerr=spread, fmt="o-", markersize=3,
+                color=_colour(found, own[0]), capsize=1.5, elinewidth=0.8, label=name,
+            )  # fmt: skip
+        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 2, 5))
+        ax.margins(0.15)
+        ax.set_title(group[0].task.title)
+        ax.set_xlabel("target crystals to train on")
+        ax.set_ylabel(f"test {metric(group[0].task)} / {unit(group[0].task)}")
+    _model_legend(figure, project, found, repeated)
+    return Drawing(
+        "transfer",
+        figure,
+        "Transfer learning: test error against the number of target crystals, mean and standard "
+        "deviation over repeated splits. TL: all weights start from a network trained on formation "
+        "energies.",
+        "Line plots of the test error against the number of target crystals.",
+    )
+
+
+def maps(project: Project, report: str, found: Sequence[Result]) -> Drawing | None:
+    """The crystal vectors of networks, projected by PCA and t-SNE, coloured by two things."""
+    path = project.results(report) / "maps.json"
+    content = files.read_json(path)
+    if not content:
+        return None
+    by_name = {r.name: r for r in found}
+    figure = Figure(figsize=(WIDTH, 1.45 * 3 + 0.5), layout="constrained")
+    axes = figure.subplots(3, len(content), squeeze=False)
+    systems = list(SYSTEMS)
+    try:
+        for column, (name, one) in enumerate(content.items()):
+            result = by_name[name]
+            flat = {key: np.array(one[key]) for key in ("pca", "tsne")}
+            system, target = np.array(one["system"]), np.array(one["target"])
+            shades = [to_rgb(COLOURS[s]) for s in system]
+            ways: Sequence[tuple[str, dict[str, Any]]] = (
+                ("pca", {"c": shades}),
+                ("tsne", {"c": shades}),
+                ("tsne", {"c": target, "cmap": "viridis"}),
+            )
+            for row, (key, colours) in enumerate(ways):
+                ax = axes[row, column]
+                image = ax.scatter(*flat[key].T, s=2.2, linewidths=0, **colours)
+                ax.set_xticks([])
+                ax.set_yticks([])
+                if not column:
+                    ax.set_ylabel(("PCA", "t-SNE", "t-SNE")[row])
+            axes[0, column].set_title(
+                results.title(project, result).replace(", ", ",\n"), fontsize=6.5
+            )
+            axes[1, column].set_xlabel(f"system {one['system_accuracy']:.0f}%", fontsize=6.5)
+            axes[2, column].set_xlabel(f"R² {one['target_r2']:.2f}", fontsize=6.5)
+        guess = max(float(one["system_most_frequent"]) for one in content.values())
+        crystals = max(len(one["ids"]) for one in content.values())
+        task = by_name[next(iter(content))].task
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+    figure.colorbar(image, ax=axes[2, :].tolist(), label=unit(task), shrink=0.9, aspect=12)
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=3, color=COLOURS[i], label=name)
+        for i, name in enumerate(systems)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=7, fontsize=6)
+    return Drawing(
+        "maps",
+        figure,
+        f"What networks trained on the {task.title} make of {count(crystals)} test crystals: their "
+        "vectors projected by PCA and t-SNE, coloured by crystal system (rows one and two) and by "
+        f"the {task.title} (row three). Below: how often the crystal system is the most frequent "
+        f"of the five nearest neighbours in all dimensions (always guessing the most frequent: "
+        f"{guess:.0f}%), and how well the mean of their values predicts the property.",
+        "Scatter plots of projected crystal vectors, a column a network.",
+    )
+
+
 def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
     """Predicted against true value, for the largest experiment of each task and model."""
-    chosen: dict[tuple[str, tuple[str, str]], Result] = {}
+    chosen: dict[tuple[str, tuple[str, str, bool]], Result] = {}
     for result in found:  # largest first
-        if result.task.kind == "regression":
+        if result.task.kind == "regression" and _network(project, result):
             chosen.setdefault((result.experiment.task, result.method), result)
+    if len(chosen) > PANELS:
+        tasks = dict.fromkeys(task for task, _ in chosen)
+        chosen = {
+            key: result
+            for key, result in chosen.items()
+            if key[0] == next(iter(tasks)) or result is _first(chosen, key[0])
+        }
     if not chosen:
         return None
     figure, axes = _grid(len(chosen), 1.95)
@@ -523,10 +727,23 @@ def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
         "parity",
         figure,
         "Predicted against true values of the test crystals, for the largest experiment of each "
-        "task and network. The line is equality. Where test crystals are many, a darker hexagon "
+        "task and network (where these are many, of the first task, and of one network for the "
+        "others). The line is equality. Where test crystals are many, a darker hexagon "
         "holds more of them (logarithmic scale).",
         "Scatter plots of predicted against true values, one a task and network.",
     )
+
+
+def _first(chosen: Mapping[tuple[str, tuple[str, str, bool]], Result], task: str) -> Result:
+    """Of a task's results the one that learned from most crystals."""
+    own = [result for (name, _), result in chosen.items() if name == task]
+    return max(own, key=_train_size)
+
+
+def _network(project: Project, result: Result) -> bool:
+    """Whether the experiment trains a network, and on all it learns from anew."""
+    model = project.params.models[result.experiment.model]
+    return model.training is not None and result.experiment.pretrained is None
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -552,12 +769,13 @@ def _by_task(found: Sequence[Result]) -> Iterator[list[Result]]:
 def learning_curves(project: Project, report: str, found: Sequence[Result]) -> Drawing:
     """Validation metric by epoch, and test metric by the number of training crystals."""
     groups = list(_by_task(found))
+    drawn = [r for r in found if _network(project, r)]
     sizes = any(len({len(r.train) for r in group}) > 1 for group in groups)
     figure, axes = _grid(len(groups) * (2 if sizes else 1), 1.9, columns=max(len(groups), 1))
     for ax, group in zip(axes, groups, strict=False):
         task, highest = group[0].task, []
         order = sorted({len(r.train) for r in group}, reverse=True)
-        for result in group:
+        for result in (r for r in group if r in drawn):
             epochs, values = _history(project, report, result.name)
             highest.append(np.percentile(values, 97))
             ax.plot(
@@ -579,7 +797,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
         ax.legend(handles=lines, title="train crystals", title_fontsize=6, handlelength=2.2)
     for ax, group in zip(axes[len(groups) :], groups, strict=False):
         task = group[0].task
-        for method in dict.fromkeys(r.method for r in group):
+        for method in dict.fromkeys(r.method for r in group if r in drawn):
             own = sorted((r for r in group if r.method == method), key=_train_size)
             bounds = np.array([results.interval(r.losses) for r in own]).T
             values = np.array([r.value for r in own])
@@ -593,7 +811,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
         ax.margins(0.15)
         ax.set_xlabel("training crystals")
         ax.set_ylabel(f"test {metric(task)} / {unit(task)}")
-    _model_legend(figure, project, found, found)
+    _model_legend(figure, project, found, drawn)
     above = "the metric on the validation crystals by epoch"
     below = (
         f"Above: {above}; the style of the line tells the number of training crystals. Below: the "
@@ -610,9 +828,10 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
 def _history(
     project: Project, report: str, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Epochs and validation metrics of an experiment."""
+    """Epochs and validation metrics of an experiment, of its first network."""
     path = project.history(report, name)
     rows = files.read_csv(path)
+    rows = [row for row in rows if row.get("run") == rows[0].get("run")]
     try:
         epochs = np.array([int(row["epoch"]) for row in rows])
         values = np.array([float(row["val_metric"]) for row in rows])
@@ -707,13 +926,26 @@ def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) 
 
 def _compared(group: Sequence[Result]) -> list[tuple[Result, bool]]:
     """Of one task, each method's largest experiment (False), and CGCNN on the mesh's crystals."""
-    chosen: dict[tuple[str, str], Result] = {}
+    chosen: dict[tuple[str, str, bool], Result] = {}
     for result in group:  # largest first
-        chosen.setdefault(result.method, result)
+        if result.experiment.pretrained is None:
+            chosen.setdefault(result.method, result)
+    if len(chosen) > LINES:  # the graph, the meshes, and of the others the best
+        kept = sorted(chosen.values(), key=_badness)[: LINES - 3]
+        chosen = {
+            method: result
+            for method, result in chosen.items()
+            if result in kept or result.mesh or result.experiment.representation == results.GRAPH
+        }
     mesh = results.largest(group, group[0].experiment.task, results.PUBLISHED)
     same = results.equal(group, mesh, results.GRAPH) if mesh else None
     pairs = [(result, False) for result in chosen.values()]
     return pairs if same is None or same in chosen.values() else [*pairs, (same, True)]
+
+
+def _badness(result: Result) -> float:
+    """Less is better, whatever the metric."""
+    return -result.value if result.task.kind == "classification" else result.value
 
 
 def _bin_name(number: int) -> str:

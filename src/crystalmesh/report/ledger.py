@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from crystalmesh import files
-from crystalmesh.config import Project, lookup
+from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report.results import benchmarks
 
@@ -26,7 +26,7 @@ def build(project: Project, report: str) -> None:
         CrystalmeshError: an output is missing, or has changed since a stage wrote it.
     """
     folder = project.results(report)
-    experiments = lookup(project.params.experiments, report, "report")
+    experiments = project.params.group(report)
     files.write_json(
         folder / "ledger.json",
         {
@@ -53,8 +53,8 @@ def build(project: Project, report: str) -> None:
 def declared(project: Project, report: str) -> list[Path]:
     """Every file that params.yaml says the report has, but for those in tables/ and figures/."""
     folder = project.results(report)
-    paths = [folder / "paper.pdf", folder / "stability.json"]
-    for name in project.params.experiments[report]:
+    paths = [folder / name for name in ("paper.pdf", "stability.json", "maps.json")]
+    for name in project.params.group(report):
         paths += [
             project.checkpoint(report, name),
             project.history(report, name),
@@ -96,7 +96,7 @@ def data(project: Project, report: str) -> list[Path]:
 def settings(project: Project, report: str) -> list[str]:
     """Keys of params.yaml that a report depends on."""
     params, dataset = project.params, project.params.reports[report].dataset
-    experiments = params.experiments[report]
+    experiments = params.group(report)
     used = {experiment.model for experiment in experiments.values()}
     return [
         f"datasets.{dataset}",
@@ -108,7 +108,7 @@ def settings(project: Project, report: str) -> list[str]:
         *(f"features.{key}" for key, one in params.features.items() if one.dataset == dataset),
         *(f"representations.{module}" for module in params.representations),
         *(f"models.{name}" for name in params.models if name in used),
-        *(f"experiments.{report}.{name}" for name in experiments),
+        *(params.block(report, name) for name in experiments),
     ]
 
 

@@ -1,7 +1,7 @@
 """metrics.json: every experiment of a report as one record."""
 
 from crystalmesh import files
-from crystalmesh.config import Project, lookup
+from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 
 FROM_METRICS = (
@@ -14,7 +14,7 @@ FROM_CARD = ("device", "train_seconds")  # the two that another machine changes
 def build(project: Project, report: str) -> None:
     """Write results/<report>/metrics.json from the metrics and cards, in params.yaml's order."""
     records = []
-    for name in lookup(project.params.experiments, report, "report"):
+    for name in project.params.group(report):
         metrics = files.read_json(project.metrics(report, name))
         card = files.read_json(project.card(report, name))
         try:

@@ -5,6 +5,7 @@ import math
 from crystalmesh import files
 from crystalmesh.config import Project, lookup
 from crystalmesh.data import splits
+from crystalmesh.data.crystals import natural
 from crystalmesh.errors import CrystalmeshError
 
 SPLIT = "60-20-20"
@@ -12,7 +13,7 @@ KEYS = ("mbid", "mp_id", "fold", "target")  # every other column is an algorithm
 
 
 def evaluate(project: Project, report: str, name: str) -> None:
-    """MAE of each algorithm of a benchmark: on all its entries, and on our test crystals.
+    """MAE of each algorithm of a benchmark: on all its entries, on each fold, on our test crystals.
 
     Each prediction is the algorithm's own for an entry of the fold that it was not trained on.
     Reads P.raw(name) and the split; writes metrics/<name>.json of the report.
@@ -39,6 +40,12 @@ def evaluate(project: Project, report: str, name: str) -> None:
             "mae_all": _mean(list(errors.values())),
             "n_test": len(held),
             "mae_test": _mean(held),
+            "folds": [
+                _mean(
+                    [errors[row["mp_id"]] for row in rows if row["fold"] == fold and row[algorithm]]
+                )
+                for fold in sorted({row["fold"] for row in rows}, key=natural)
+            ],
         }
     files.write_json(
         project.metrics(report, name),

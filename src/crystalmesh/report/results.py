@@ -1,9 +1,11 @@
 """What the experiments of a report predicted, as arrays: read alike by tables and figures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from crystalmesh.config import Experiment, Project, Task
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.learn.evaluate import holds, mean_width
 
 LEVEL = 95  # per cent of the bootstrap intervals
 RESAMPLES = 2000
@@ -24,8 +27,12 @@ BLOCK = 200_000  # numbers of resamples in memory at once
 class Result:
     """One experiment's test predictions, and the crystals it was trained on.
 
-    `train` and `held` are the split's parts; `test` the crystals of `held` that have a prediction.
-    `target` and `prediction` are in the task's unit (after its transform), or class numbers.
+    `train` and `held` are the split's parts, of several folds the first one's `train` and the
+    `held` of all; `test` the crystals of `held` that have a prediction, and `fold` theirs.
+    `target` and `prediction` are in the task's unit (after its transform), or class numbers;
+    `members` [m, n] those of an ensemble's members. `p_value` is of the target (see
+    `learn.conformal`), `inside` tells whether the interval or set holds it, and
+    `width` how wide these are (of sets: how large) on the mean.
     """
 
     name: str
@@ -34,13 +41,25 @@ class Result:
     train: Sequence[str]
     held: Sequence[str]
     test: Sequence[str]
+    fold: Sequence[str]
     target: Float[NDArray[np.float64], " n"]
     prediction: Float[NDArray[np.float64], " n"]
+    members: Float[NDArray[np.float64], "m n"]
+    p_value: Float[NDArray[np.float64], " n"]
+    inside: NDArray[np.bool_]
+    width: float
 
     @property
-    def method(self) -> tuple[str, str]:
-        """Model and representation: what is compared with what."""
-        return self.experiment.model, self.experiment.representation
+    def method(self) -> tuple[str, str, bool]:
+        """Model, representation, whether transferred: what is compared with what."""
+        e = self.experiment
+        return e.model, e.representation, e.pretrained is not None
+
+    @property
+    def trained(self) -> tuple[str, str, str | int, str | int]:
+        """Dataset, split, fold and size: experiments that share these saw the same crystals."""
+        e = self.experiment
+        return e.dataset, e.split, e.fold, e.size
 
     @property
     def mesh(self) -> bool:
@@ -59,6 +78,25 @@ class Result:
         """The metric: mean absolute error in the task's unit, or accuracy in per cent."""
         return float(self.losses.mean())
 
+    @property
+    def coverage(self) -> float:
+        """Share of the targets that the intervals or sets hold."""
+        return float(self.inside.mean())
+
+    def of_folds(self) -> Float[NDArray[np.float64], " folds"]:
+        """The metric of each fold."""
+        fold, losses = np.array(self.fold), self.losses
+        return np.array([losses[fold == name].mean() for name in dict.fromkeys(self.fold)])
+
+    def of_members(self) -> Float[NDArray[np.float64], " m"]:
+        """The metric of each member of an ensemble; of the one network where there is one."""
+        if not len(self.members):
+            return np.array([self.value])
+        classes = self.task.kind == "classification"
+        wrong = np.abs(self.members - self.target)
+        found: NDArray[np.float64] = (100.0 * (wrong == 0) if classes else wrong).mean(axis=1)
+        return found
+
 
 def load(project: Project, report: str) -> list[Result]:
     """Every experiment of the report, by task and model in params.yaml's order, largest first.
@@ -70,20 +108,30 @@ def load(project: Project, report: str) -> list[Result]:
     tasks, models = list(params.tasks), list(params.models)
     order = [f"{m}.{v}" for m, variants in params.representations.items() for v in variants]
     results = []
-    for name, experiment in params.experiments[report].items():
+    for name, experiment in params.group(report).items():
         path = project.predictions(report, name)
         rows = files.read_csv(path)
-        parts = splits.select(project, experiment)
+        parts = [splits.select(project, experiment, f) for f in splits.folds(project, experiment)]
+        held = list(dict.fromkeys(i for part in parts for i in part.test))
         try:
-            target = np.array([float(row["target"]) for row in rows])
-            prediction = np.array([float(row["prediction"]) for row in rows])
+            target, prediction, p_value = (
+                np.array([float(row[key]) for row in rows])
+                for key in ("target", "prediction", "p_value")
+            )
             test = [row["id"] for row in rows]
+            fold = [row.get("fold", str(experiment.fold)) for row in rows]
+            columns = [f"member_{k}" for k in range(experiment.members or 0)]
+            members = np.array([[float(row[key]) for row in rows] for key in columns])
+            inside = np.array([holds(row) for row in rows])
+            width = mean_width(rows)
         except (KeyError, TypeError, ValueError) as error:
             raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
-        task = params.tasks[experiment.task]
         results.append(
-            Result(name, experiment, task, parts.train, parts.test, test, target, prediction)
-        )
+            Result(
+                name, experiment, params.tasks[experiment.task], parts[0].train, held, test, fold,
+                target, prediction, members, p_value, inside, width,
+            )
+        )  # fmt: skip
     return sorted(
         results,
         key=lambda r: (
@@ -117,15 +165,28 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
 def title(project: Project, result: Result) -> str:
     """The method in words."""
     name = project.params.models[result.experiment.model].title
-    return f"{name}, canonical" if result.experiment.representation == CANONICAL else name
+    if result.experiment.pretrained is not None:
+        name = f"TL-{name}"
+    module, _, variant = result.experiment.representation.partition(".")
+    # said where the model itself does not tell it
+    said = {"canonical": "canonical", "primitive": "primitive cell", "copies": "2 × 2 × 2 cells"}
+    if module == "descriptors":
+        said = {"composition": "composition", "structure": "composition and structure"}
+    return f"{name}, {said[variant]}" if variant in said else name
 
 
 def largest(results: Sequence[Result], task: str, representation: str) -> Result | None:
-    """The experiment on a representation that saw most crystals of a task; None without any."""
+    """The experiment on a representation that saw most crystals of a task; None without any.
+
+    Of those with one training and one test part: folds and repeated splits stand for themselves.
+    """
     candidates = [
         r
         for r in results
-        if r.experiment.task == task and r.experiment.representation == representation
+        if r.experiment.task == task
+        and r.experiment.representation == representation
+        and r.experiment.pretrained is None
+        and r.experiment.fold != "all"
     ]
     return max(candidates, key=lambda r: len(r.train), default=None)
 
@@ -138,9 +199,58 @@ def equal(results: Sequence[Result], one: Result, representation: str) -> Result
     candidates = [
         r
         for r in results
-        if r.experiment.representation == representation and _parts(r) == _parts(one)
+        if r.experiment.representation == representation
+        and r.experiment.pretrained is None
+        and _parts(r) == _parts(one)
     ]
     return min(candidates, key=lambda r: r.experiment.model != one.experiment.model, default=None)
+
+
+def same_crystals(results: Sequence[Result]) -> list[Result]:
+    """The experiments that most methods of a report share: one dataset, split, fold and size."""
+    groups: dict[tuple[str, str, str | int, str | int], list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.trained, []).append(result)
+
+    def methods(group: Sequence[Result]) -> int:
+        return len({r.method for r in group})
+
+    return max(groups.values(), key=methods, default=[])
+
+
+def folds(results: Sequence[Result], benchmark: str) -> list[Result]:
+    """The experiments on all official folds of a benchmark."""
+    return [r for r in results if r.experiment.split == benchmark and r.experiment.fold == "all"]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Student's paired t-test of two experiments over the same repeated splits.
+
+    Attributes:
+        difference: mean of the differences of their metrics.
+        p: two-sided, as if the repeats were independent.
+        p_corrected: with the variance that Nadeau and Bengio (Mach. Learn. 52, 239, 2003) give for
+            repeats whose training parts overlap.
+    """
+
+    repeats: int
+    difference: float
+    p: float
+    p_corrected: float
+
+
+def paired_test(one: Result, other: Result) -> PairedTest:
+    """Compare two experiments on the same folds, metric by metric."""
+    differences = one.of_folds() - other.of_folds()
+    repeats = len(differences)
+    if not differences.std():  # the test knows no answer
+        sure = float(not differences.any())
+        return PairedTest(repeats, float(differences.mean()), sure, sure)
+    t, p = scipy.stats.ttest_1samp(differences, 0.0)
+    share = len(one.test) / repeats / len(one.train)  # test over training crystals
+    corrected = 2 * scipy.stats.t.sf(abs(t) / math.sqrt(1 + repeats * share), repeats - 1)
+    return PairedTest(repeats, float(differences.mean()), float(p), float(corrected))
 
 
 def _parts(result: Result) -> tuple[str, frozenset[str], frozenset[str]]:

@@ -6,8 +6,9 @@ with the cells as the document prints them. `numbers.json` is one flat dictionar
 
 import math
 import re
+import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import yaml
 
 from crystalmesh import files
 from crystalmesh.config import Experiment, Project, Task, lookup
+from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.learn.conformal import LEVEL
 from crystalmesh.report import results
 from crystalmesh.report.results import Result
 from crystalmesh.represent import giftwrap
@@ -29,6 +32,7 @@ PACKAGES = (
     "snakemake", "spglib", "torch", "typst",
 )  # fmt: skip
 NONE = "–"
+MARGIN = 0.02  # by which a coverage may miss its level
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -98,6 +102,9 @@ def build(project: Project, report: str) -> None:
         experiments_table(project, found, metrics, crystals),
         equal_table(project, found, numbers),
         kinds_table(project, found, numbers),
+        models_table(project, found, crystals, numbers),
+        uncertainty_table(project, found, numbers),
+        transfer_table(project, found, numbers),
         matbench_table(project, report, found, published, numbers),
         space_groups_table(found, crystals),
         settings_table(project, report, found),
@@ -396,7 +403,7 @@ def equal_table(project: Project, found: Sequence[Result], numbers: dict[str, An
         sizes = [len(mesh.train), len(mesh.test)]
         values = [mesh.value, cgcnn.value, float(difference.mean())]
         table.add(
-            [mesh.experiment.task, *mesh.method, *sizes, *values, low, high, unit(task)],
+            [mesh.experiment.task, *mesh.method[:2], *sizes, *values, low, high, unit(task)],
             [
                 heading(task), results.title(project, mesh),
                 *map(count, sizes), *(shown(v, task, 4) for v in values), span(low, high, task, 4),
@@ -471,51 +478,256 @@ def matbench_table(
     published: Mapping[str, Any],
     numbers: dict[str, Any],
 ) -> Table:
-    """Matbench's published algorithms on all entries held and on our test crystals; ours below.
+    """Matbench's published algorithms and ours, on the same entries and official folds.
 
-    The document shows the tasks that this report has an experiment on; the CSV has all.
+    The document shows the tasks that this report has an experiment on with official folds; the CSV
+    has all.
     """
-    blocks = {}
-    for name in results.benchmarks(project, report):
-        block = files.read_json(project.metrics(report, name))
-        blocks[block["task"]] = block["algorithms"]
-    tasks = _tasks(found)
-    printed = [name for name in tasks if name in blocks]
-    columns = [Column("algorithm", left=True)]
+    tasks = project.params.tasks
+    official = {
+        project.params.benchmarks[name].task: name for name in results.benchmarks(project, report)
+    }
+    blocks = {
+        task: files.read_json(project.metrics(report, name))["algorithms"]
+        for task, name in official.items()
+    }
+    ours = {
+        task: [r for r in found if r.experiment.task == task and r.experiment.split == name]
+        for task, name in official.items()
+    }
+    printed = [task for task, rows in ours.items() if any(r.experiment.fold == "all" for r in rows)]
+    columns = [Column("algorithm", left=True), Column("train", "crystals a fold")]
     for name in printed:
         group = f"{tasks[name].title} / {unit(tasks[name])}"
-        columns += [Column("all held", group), Column("our test", group)]
-    keys = ("task", "algorithm", "n_all", "mae_all", "n_test", "mae_test")
+        columns += [Column("all folds", group), Column("± folds", group), Column("fold 0", group)]
+    keys = ("task", "algorithm", "n_train", "n_all", "mae_all", "folds_std", "mae_fold_0")
     table = Table("matbench", keys, columns)
-    for name, block in blocks.items():
-        for algorithm, own in block.items():
-            table.add([name, algorithm, *(own[key] for key in keys[2:])], None)
-    algorithms = {algorithm for name in printed for algorithm in blocks[name]}
-
-    def first_error(algorithm: str) -> tuple[float, str]:
-        known = [blocks[n][algorithm]["mae_all"] for n in printed if algorithm in blocks[n]]
-        return (known[0] if known and known[0] is not None else float("inf"), algorithm)
-
-    for algorithm in sorted(algorithms, key=first_error):
-        cells = [str(published["algorithms"].get(algorithm, algorithm))]
+    lines: list[tuple[float, list[str]]] = []
+    for algorithm in sorted({one for block in blocks.values() for one in block}):
+        cells = [str(published["algorithms"].get(algorithm, algorithm)), NONE]
+        order = math.inf
+        for name, block in blocks.items():
+            if algorithm not in block:
+                values: list[float | None] = [None] * 3
+            else:
+                own = block[algorithm]
+                values = [own["mae_all"], _deviation(own["folds"]), own["folds"][0]]
+                table.add([name, algorithm, None, own["n_all"], *values], None)
+            if name in printed:
+                cells += [shown(value, tasks[name], 4) for value in values]
+                order = min(order, values[0] or math.inf) if name == printed[0] else order
+        lines.append((order, cells))
+    methods = {(r.method, len(r.train)): r for name in printed for r in ours[name]}
+    for (method, trained), first in methods.items():
+        cells = [f"{results.title(project, first)} (this work)", count(trained)]
+        order = math.inf
         for name in printed:
-            own = blocks[name].get(algorithm, {})
-            cells += [shown(own.get(key), tasks[name], 4) for key in ("mae_all", "mae_test")]
-        table.cells.append(cells)
-    counts, ours = ["crystals"], ["CGCNN (this work)"]
-    for name in printed:
-        block = next(iter(blocks[name].values()))
-        counts += [count(block["n_all"]), count(block["n_test"])]
-        best = results.largest(found, name, results.GRAPH)
-        other = best and len(best.test) != block["n_test"]
-        note = f" (on {count(len(best.test))})" if best and other else ""
-        ours += ["", shown(best.value if best else None, tasks[name], 4) + note]
-        if best:
-            table.add([name, "this work: cgcnn", None, None, len(best.test), best.value], None)
-    if printed:
-        table.cells = [counts, *table.cells, ours]
+            same = [r for r in ours[name] if (r.method, len(r.train)) == (method, trained)]
+            values = [None] * 3
+            for r in same:
+                if r.experiment.fold == "all":
+                    by_fold = r.of_folds().tolist()
+                    values = [r.value, _deviation(by_fold), by_fold[0]]
+                elif r.experiment.fold == 0 and values[2] is None:
+                    values = [None, None, r.value]
+                n_all = len(r.test) if r.experiment.fold == "all" else None
+                key = f"this work: {results.title(project, r)}"
+                table.add([name, key, trained, n_all, *values], None)
+            cells += [shown(value, tasks[name], 4) for value in values]
+            if name == printed[0]:
+                order = values[0] or values[2] or math.inf
+        lines.append((order, cells))
+    table.cells = [cells for order, cells in sorted(lines, key=lambda line: line[0])]
     numbers["matbench"] = bool(printed)
+    if printed:
+        numbers["matbench.entries"] = count(
+            max(own["n_all"] for own in blocks[printed[0]].values())
+        )
     return table
+
+
+def _deviation(values: Sequence[float | None]) -> float | None:
+    """Standard deviation of a sample; None where there are not two numbers."""
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) > 1 else None
+
+
+def models_table(
+    project: Project, found: Sequence[Result], crystals: Crystals, numbers: dict[str, Any]
+) -> Table:
+    """All models by all tasks, on the crystals that most methods share.
+
+    A cell is the mean and the standard deviation over the seeds of an ensemble's members, or the
+    one network's metric. The CSV also has the ensemble's own metric.
+    """
+    shared = results.same_crystals(found)
+    tasks = _tasks(shared)
+    table = Table(
+        "models",
+        ("task", "model", "representation", "n_train", "n_test", "seeds", "mean", "std", "ensemble",
+         "coverage", "width", "unit"),
+        (Column("model", left=True), *(Column(heading(task)) for task in tasks.values())),
+    )  # fmt: skip
+    by_method = {r.method: r for r in sorted(shared, key=_place(project))}
+    for method in by_method:
+        cells = [results.title(project, by_method[method])]
+        for name, task in tasks.items():
+            own = [r for r in shared if r.method == method and r.experiment.task == name]
+            if not own:
+                cells.append(NONE)
+                continue
+            members = own[0].of_members().tolist()
+            mean, spread = statistics.fmean(members), _deviation(members)
+            ensemble = own[0].value if len(members) > 1 else None
+            table.add(
+                [
+                    name, *method[:2], len(own[0].train), len(own[0].test), len(members), mean,
+                    spread, ensemble, own[0].coverage, _width(own[0]), unit(task),
+                ],
+                None,
+            )  # fmt: skip
+            text = shown(mean, task)
+            cells.append(text if spread is None else f"{text} ± {shown(spread, task)}")
+        table.cells.append(cells)
+    guesses = ["best constant"]
+    for name in tasks:
+        one = next(r for r in shared if r.experiment.task == name)
+        value = results.constant(one, results.targets(one.task, crystals))
+        guesses.append(shown(value, one.task))
+        table.add([name, "constant", None, len(one.train), len(one.test), 1, value, *[None] * 4,
+                   unit(one.task)], None)  # fmt: skip
+    table.cells.append(guesses)
+    numbers["shared"] = len(by_method) > 1
+    if shared:
+        numbers |= {
+            "shared.train": count(len(shared[0].train)),
+            "shared.test": count(len(shared[0].test)),
+            "shared.methods": count(len(by_method)),
+        }
+    return table
+
+
+def _place(project: Project) -> Callable[[Result], tuple[int, str]]:
+    """Sort key: models in the order of params.yaml."""
+    order = list(project.params.models)
+    return lambda r: (order.index(r.experiment.model), r.experiment.representation)
+
+
+def _width(result: Result) -> float | None:
+    """Mean width of the intervals, or mean number of classes in a set; None where infinite."""
+    return result.width if math.isfinite(result.width) else None
+
+
+def uncertainty_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+    """Coverage and width of the 90 % intervals, and what an ensemble gains over its members."""
+    table = Table(
+        "uncertainty",
+        ("experiment", "task", "n_test", "seeds", "coverage", "low", "high", "width", "mean",
+         "ensemble", "unit"),
+        (
+            Column("task and metric", left=True),
+            Column("model", left=True),
+            Column("train", "crystals"),
+            Column("test", "crystals"),
+            Column("coverage / %", "90% intervals"),
+            Column("interval", "90% intervals"),
+            Column("width", "90% intervals"),
+            Column("members", "metric"),
+            Column("ensemble", "metric"),
+        ),
+    )  # fmt: skip
+    inside = 0
+    for result in found:
+        task, members = result.task, result.of_members()
+        low, high = results.interval(result.inside.astype(float))
+        several = len(members) > 1
+        mean = float(members.mean()) if several else result.value
+        ensemble = result.value if several else None
+        inside += abs(result.coverage - LEVEL) <= MARGIN
+        table.add(
+            [
+                result.name, result.experiment.task, len(result.test), len(members),
+                result.coverage, low, high, _width(result), mean, ensemble, unit(task),
+            ],
+            [
+                heading(task), results.title(project, result), count(len(result.train)),
+                count(len(result.test)), f"{100 * result.coverage:.1f}",
+                f"{100 * low:.1f} to {100 * high:.1f}", shown(_width(result), task),
+                shown(mean, task, 4), shown(ensemble, task, 4),
+            ],
+        )  # fmt: skip
+    numbers |= {"coverage.inside": count(inside), "coverage.all": count(len(found))}
+    table.merge()
+    return table
+
+
+def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+    """Transfer learning beside the same network trained anew, over the same repeated splits."""
+    table = Table(
+        "transfer",
+        ("task", "pretrained", "size", "n_train", "n_test", "repeats", "plain", "transfer",
+         "difference", "p", "p_corrected", "unit"),
+        (
+            Column("task and metric", left=True),
+            Column("pretrained on", left=True),
+            Column("target crystals"),
+            Column("CGCNN", "mean over repeats"),
+            Column("TL-CGCNN", "mean over repeats"),
+            Column("change / %", "TL-CGCNN – CGCNN"),
+            Column("p", "paired t-test"),
+            Column("p, corrected", "paired t-test"),
+        ),
+    )  # fmt: skip
+    for result in found:
+        source = result.experiment.pretrained
+        if source is None:
+            continue
+        plain = next(
+            (
+                r
+                for r in found
+                if r.experiment.pretrained is None
+                and (r.experiment.task, r.trained) == (result.experiment.task, result.trained)
+                and r.method[:2] == result.method[:2]
+            ),
+            None,
+        )
+        if plain is None or result.experiment.fold != "all":
+            continue
+        test, task = results.paired_test(result, plain), result.task
+        first = project.params.experiment(source.group, source.name)
+        trained = len(splits.select(project, first).train)
+        values = [float(r.of_folds().mean()) for r in (plain, result)]
+        n_test = len(result.test) // test.repeats
+        table.add(
+            [
+                result.experiment.task, source.name, result.experiment.size, len(result.train),
+                n_test, test.repeats, *values, test.difference, test.p, test.p_corrected,
+                unit(task),
+            ],
+            [
+                heading(task),
+                f"{count(trained)} {project.params.tasks[first.task].title}s".replace("ys", "ies"),
+                size(result.experiment), *(shown(value, task, 4) for value in values),
+                f"{100 * test.difference / values[0]:.1f}".replace("-", "−"), _p(test.p),
+                _p(test.p_corrected),
+            ],
+        )  # fmt: skip
+    numbers["transfer"] = bool(table.rows)
+    if table.rows:
+        numbers["transfer.repeats"] = count(table.rows[0][5])
+    table.merge()
+    return table
+
+
+def _p(value: float) -> str:
+    """A p-value as printed."""
+    if value >= 0.001:
+        return f"{value:.3f}"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(value))
+    return f"{value / 10**exponent:.0f} × 10" + str(exponent).translate(SUPERSCRIPT)
 
 
 def space_groups_table(found: Sequence[Result], crystals: Crystals) -> Table:
@@ -545,16 +757,20 @@ def settings_table(project: Project, report: str, found: Sequence[Result]) -> Ta
     used = {(r.experiment.dataset, r.experiment.split) for r in found}
     for name, split in tree["splits"].items():
         if (split["dataset"], split["split"]) in used:
-            add(f"splits.{name}", {key: split[key] for key in ("ratio", "seed")})
+            add(
+                f"splits.{name}",
+                {key: split[key] for key in ("ratio", "seed", "repeats") if key in split},
+            )
     for name in sorted({r.experiment.representation for r in found}):
         add(f"representations.{name}", params.representation(name))
     for name in (m for m in params.models if any(r.experiment.model == m for r in found)):
         add(f"models.{name}.network", tree["models"][name]["network"])
-        add(f"models.{name}.training", tree["models"][name]["training"])
+        if "training" in tree["models"][name]:
+            add(f"models.{name}.training", tree["models"][name]["training"])
     for result in found:
         if result.experiment.training:
-            add(f"experiments.{report}.{result.name}.training", result.experiment.training)
-    add("seeds of the experiments", sorted({r.experiment.seed for r in found}))
+            add(f"{params.block(report, result.name)}.training", result.experiment.training)
+    add("first seeds of the experiments", sorted({r.experiment.seed for r in found}))
     return table
 
 
@@ -612,6 +828,9 @@ def prose_numbers(project: Project, report: str, found: Sequence[Result]) -> dic
                 if (s.dataset, s.split) == (r.experiment.dataset, r.experiment.split)
             }
         ),
+        "points": any(r.experiment.representation.startswith("points.") for r in found),
+        "classical": any(params.models[r.experiment.model].training is None for r in found),
+        "interval.level": f"{100 * LEVEL:.0f}%",
         "bootstrap.level": f"{results.LEVEL}%",
         "bootstrap.resamples": count(results.RESAMPLES),
     }

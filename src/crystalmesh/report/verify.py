@@ -27,7 +27,7 @@ from crystalmesh.report import ledger, paper
 # In the order in which a difference spreads.
 STAGES = (
     "params", "fetch", "crystals", "split", "represent", "train", "predict", "evaluate",
-    "published", "stability", "tables", "figures", "paper", "metrics", "ledger",
+    "published", "stability", "maps", "tables", "figures", "paper", "metrics", "ledger",
 )  # fmt: skip
 # All that the stages read beside raw data: what a clean folder is given.
 SOURCES = (
@@ -67,7 +67,7 @@ def quick(project: Project, report: str) -> list[Row]:
     for name in sorted(declared - set(published["outputs"])):
         place = _below(project, folder / name)
         rows.append(Row(place, stage(project, place), "not in the ledger"))
-    rows += [_consistent(project, report, name) for name in project.params.experiments[report]]
+    rows += [_consistent(project, report, name) for name in project.params.group(report)]
     document = folder / "paper.pdf"
     if document.exists():
         try:
@@ -113,7 +113,11 @@ def rebuild(
     _clean(project, folder)
     if from_checkpoints:
         _bring(project, report, published, folder)
-    brought = {place for place in expected if from_checkpoints and stage(project, place) == "train"}
+    brought = {
+        place
+        for place in expected
+        if stage(project, place) == "train" and (folder / place).exists()
+    }
     targets = sorted({_target(place, results) for place in chosen if place not in brought})
     said = _snakemake(project, folder, targets, cores, from_checkpoints)
     rows = _settings(project, report, published)
@@ -156,6 +160,7 @@ def stage(project: Project, place: str) -> str:
         "predictions": "predict",
         "metrics": "published" if name in project.params.benchmarks else "evaluate",
         "stability.json": "stability",
+        "maps.json": "maps",
         "paper.pdf": "paper",
         "metrics.json": "metrics",
     }
@@ -254,9 +259,15 @@ def _clean(project: Project, folder: Path) -> None:
 
 
 def _bring(project: Project, report: str, published: dict[str, Any], folder: Path) -> None:
-    """What was trained, from the committed files, each checked against the ledger."""
-    for name in project.params.experiments[report]:
-        for path in (project.checkpoint(report, name), project.history(report, name)):
+    """What was trained, from the committed files, each checked against the ledger.
+
+    A checkpoint that .gitignore names is not published: it is trained again.
+    """
+    for name in project.params.group(report):
+        checkpoint = project.checkpoint(report, name)
+        if not checkpoint.exists() and _ignored(checkpoint):
+            continue
+        for path in (checkpoint, project.history(report, name)):
             if not path.exists():
                 raise CrystalmeshError(
                     f"{path}: not committed; verify {report} without --from-checkpoints"
@@ -404,12 +415,13 @@ def trace(project: Project, report: str, rows: Iterable[Row], folder: Path) -> l
     """
     found = {row.output: row for row in rows}
     results = project.results(report)
+    published = _ledger(project, report)["outputs"]
     document = [_below(project, results / name) for name in ("paper.pdf", "tables/experiments.csv")]
     table = {
         line["experiment"]: line["value"] for line in files.read_csv(folder / document[1])
     } if (folder / document[1]).exists() else {}  # fmt: skip
     lines = []
-    for name in project.params.experiments[report]:
+    for name in project.params.group(report):
         paths = (
             project.metrics(report, name),
             project.predictions(report, name),
@@ -423,7 +435,8 @@ def trace(project: Project, report: str, rows: Iterable[Row], folder: Path) -> l
         lines.append(
             f"{name}: {metrics['metric']} {metrics['value']:.4g} {metrics['unit']}: PDF <- table <-"
             f" metrics <- {metrics['n_test']} predictions <- checkpoint"
-            f" {files.sha256(paths[2])[:12]}: {f'broken at {broken[-1]}' if broken else 'traced'}"
+            f" {published[f'checkpoints/{name}.safetensors'][:12]}:"
+            f" {f'broken at {broken[-1]}' if broken else 'traced'}"
         )
     return lines
 

@@ -1,20 +1,22 @@
-"""Crystal graphs: atoms joined to their nearest neighbours."""
+"""Crystal graphs: atoms joined to their nearest neighbours, or to all within a cutoff."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from vesin import NeighborList
 
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
+from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
 
 SHELL = 1e-4  # Angstrom: a gap in distance above this parts two shells
+EQUAL = 1e-5  # Angstrom: distances are equal unless a gap above this parts them
 
 
 class CgcnnSettings(BaseModel):
@@ -142,4 +144,166 @@ def _nearest(
     return i[order], j[order], shift[order]
 
 
-VARIANTS = {"cgcnn": Cgcnn}
+class RadiusSettings(BaseModel):
+    """Settings of the radius graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cutoff: float = Field(gt=0)  # Angstrom
+
+
+class Radius:
+    """All pairs of atoms within a cutoff, periodic images and own ones included, without repeats.
+
+    Where a message depends on the distance and on the hidden vectors of both atoms alone, as in
+    SchNet, much of a crystal is the same thing again, and this graph has it once:
+
+    - Distances that no gap above `EQUAL` parts are one, their mean.
+    - Sites of one element whose neighbours are alike (as many of each kind at each distance, and
+      these neighbours alike in turn) have the same hidden vectors in every layer. They are one
+      node. These kinds are the coarsest equitable partition, found by colour refinement; sites that
+      a symmetry of the crystal joins are always of one kind.
+    - Neighbours of one kind at one distance are one edge with their number.
+
+    A network that weighs nodes by `sites` and edges by `count` gives the same as on the full graph,
+    and as much for a supercell as for a cell. A shell at the cutoff is in or out as a whole. An
+    atom without neighbours has no edges.
+
+    Args:
+        settings: `representations.graph.radius` of params.yaml.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(RadiusSettings, settings, "representations.graph.radius")
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """The graph of the kinds of sites.
+
+        Returns:
+            Of the k kinds, in the order of their first sites: numbers uint8 [k] and sites int16 [k]
+            (how many). Of the e edges by target, distance and source: source and target int16 [e]
+            (kinds), group int32 [e] (row of distance) and count int16 [e] (neighbours of one target
+            site). distance f32 [g]: Angstrom, ascending.
+
+        Raises:
+            CrystalmeshError: an element beyond 100, or a number that int16 does not hold.
+        """
+        atoms.vectors(crystal.numbers)  # refuses elements without features
+        source, target, group, distance = pairs(crystal, self.settings.cutoff)
+        kind = _kinds(crystal.numbers, source, target, group)
+        sites = np.bincount(kind)
+        first = np.unique(kind, return_index=True)[1]
+        own = np.isin(target, first)  # one site stands for all of its kind
+        k, g = len(sites), len(distance)
+        rows, count = np.unique(
+            (kind[target[own]] * g + group[own]) * k + kind[source[own]], return_counts=True
+        )
+        rows, origin = np.divmod(rows, k)
+        place, row = np.divmod(rows, max(g, 1))
+        # Sites of a kind have the same distances, so that none is lost.
+        assert len(np.unique(row)) == g
+        return {
+            "numbers": crystal.numbers[first].astype(np.uint8),
+            "sites": _int16(sites, "equal sites"),
+            "source": _int16(origin, "sites"),
+            "target": _int16(place, "sites"),
+            "group": row.astype(np.int32),
+            "count": _int16(count, "equal neighbours"),
+            "distance": distance.astype(np.float32),
+        }
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join graphs.
+
+        Returns:
+            pointer [c + 1]: nodes of crystal i are rows pointer[i] to pointer[i + 1]; numbers [n]
+            (atomic numbers) and sites [n] (f32; how many a node stands for); source, target [e]
+            (rows of numbers), group [e] (row of distance) and count [e] (f32) of the edges, which
+            are sorted by target; distance f32 [g] (Angstrom).
+        """
+        pointer, edges, groups = (
+            np.concatenate([[0], np.cumsum([len(item[key]) for item in items])]).astype(np.int64)
+            for key in ("numbers", "source", "distance")
+        )
+        crystal = np.repeat(np.arange(len(items)), np.diff(edges))
+
+        def joined(key: str) -> NDArray[Any]:
+            return np.concatenate([item[key] for item in items])
+
+        arrays = {
+            "pointer": pointer,
+            "numbers": joined("numbers").astype(np.int64),
+            "sites": joined("sites").astype(np.float32),
+            "source": joined("source") + pointer[crystal],
+            "target": joined("target") + pointer[crystal],
+            "group": joined("group") + groups[crystal],
+            "count": joined("count").astype(np.float32),
+            "distance": joined("distance"),
+        }
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def pairs(
+    crystal: Crystal, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """All pairs of atoms within the cutoff (Angstrom), with equal distances as groups.
+
+    Returns:
+        source [p], target [p] (sites) and group [p] of every pair in both directions, one row a
+        periodic image; distance [g] of the groups: the mean of the members, ascending, Angstrom.
+    """
+    # A little beyond, so that rounding does not part a shell that lies at the cutoff.
+    target, source, distance = NeighborList(cutoff=cutoff + 2 * EQUAL, full_list=True).compute(
+        points=crystal.frac @ crystal.lattice,
+        box=crystal.lattice,
+        periodic=True,
+        quantities="ijd",
+    )
+    order = np.lexsort((source, target, distance))
+    source, target, distance = source[order], target[order], distance[order]
+    group = np.cumsum(np.diff(distance, prepend=distance[:1]) > EQUAL)
+    if len(distance):
+        mean = np.bincount(group, distance) / np.bincount(group)
+        mean = mean[mean <= cutoff + EQUAL / 2]
+    else:
+        mean = distance
+    near = group < len(mean)
+    return source[near].astype(np.int64), target[near].astype(np.int64), group[near], mean
+
+
+def _kinds(
+    numbers: NDArray[np.integer[Any]],
+    source: NDArray[np.int64],
+    target: NDArray[np.int64],
+    group: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The kind of each site: see `Radius`. Kinds are numbered by their first site."""
+    n = len(numbers)
+    kind = _by_first([int(number) for number in numbers])
+    order = np.argsort(target, kind="stable")
+    source, group, target = source[order], group[order], target[order]
+    first = np.searchsorted(target, np.arange(n + 1))
+    while True:
+        seen = group * n + kind[source]
+        seen = seen[np.lexsort((seen, target))]
+        finer = _by_first(
+            [(int(kind[i]), seen[first[i] : first[i + 1]].tobytes()) for i in range(n)]
+        )
+        if finer.max() == kind.max():
+            return kind
+        kind = finer
+
+
+def _by_first(keys: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Equal keys as equal numbers, from 0 in the order in which they appear."""
+    found: dict[Hashable, int] = {}
+    return np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.int64)
+
+
+def _int16(values: NDArray[np.integer[Any]], what: str) -> NDArray[np.int16]:
+    if len(values) and values.max() > np.iinfo(np.int16).max:
+        raise CrystalmeshError(f"graph.radius: {values.max()} {what}: more than int16 holds")
+    return values.astype(np.int16)
+
+
+VARIANTS = {"cgcnn": Cgcnn, "radius": Radius}

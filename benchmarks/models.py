@@ -1,0 +1,355 @@
+"""Crystals a second of every network, in training and in prediction, beside torch-geometric's.
+
+    python benchmarks/models.py [--crystals 256] [--seconds 20] [--tier portable native]
+
+Needs the crystals and the official folds of mp_pbe (`crystalmesh crystals mp_pbe`, `crystalmesh
+folds matbench_log_k`); features are taken from their stage where it has run and are made here
+otherwise. One thread; the first training crystals of log_k, fold 0; batches of 32, collated
+beforehand. `train` is forward, backward and a step of AdamW, `predict` is forward alone. Networks
+that are compared take turns, a batch each; a figure is the batch's size over the median of the
+times.
+
+torch-geometric's CGCNN is built from its CGConv with the widths, neighbours, Gaussians and features
+of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cutoff as edges;
+`schnet` is our network on the merged graph, as it is used, and `schnet on all pairs` the same
+network on the edges that torch-geometric gets. A baseline of scikit-learn is fitted to the same few
+crystals and has no training figure. Each tier runs in a process of its own; results go to
+benchmarks/models.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalmesh import numerics
+
+TIERS: tuple[numerics.Tier, ...] = ("portable", "native")
+TIER = next((tier for tier in TIERS if f"--only={tier}" in sys.argv), None)
+if TIER:
+    numerics.prepare(TIER)  # before torch is imported
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from crystalmesh import config  # noqa: E402
+from crystalmesh.config import Model, Project  # noqa: E402
+from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
+from crystalmesh.files import read_json  # noqa: E402
+from crystalmesh.models import classical, network  # noqa: E402
+from crystalmesh.represent import Representation, representation  # noqa: E402
+from crystalmesh.represent.atoms import FEATURES, table  # noqa: E402
+from crystalmesh.represent.graph import pairs  # noqa: E402
+from crystalmesh.represent.store import Features  # noqa: E402
+
+HERE = Path(__file__).parent
+DATASET, TASK, SPLIT, BATCH = "mp_pbe", "log_k", "matbench_log_k", 32
+Batch = dict[str, Tensor]
+
+
+class GeometricCgcnn(nn.Module):
+    """CGCNN of torch-geometric's convolution; its batch normalisation is that of the sum alone."""
+
+    vectors: Tensor
+    centres: Tensor
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from torch_geometric.nn import CGConv, global_mean_pool
+
+        super().__init__()
+        atom, hidden, self.width = settings["atom"], settings["hidden"], settings["gaussian_step"]
+        count = round(settings["gaussian_max"] / self.width) + 1
+        self.register_buffer("vectors", torch.from_numpy(table()))
+        self.register_buffer("centres", torch.linspace(0, settings["gaussian_max"], count))
+        self.embedding = nn.Linear(FEATURES, atom)
+        self.convolutions = nn.ModuleList(
+            CGConv(atom, dim=count, batch_norm=True) for _ in range(settings["convolutions"])
+        )
+        self.pool = global_mean_pool
+        self.pooled = nn.Linear(atom, hidden)
+        self.hidden = nn.ModuleList(
+            nn.Linear(hidden, hidden) for _ in range(settings["hidden_layers"] - 1)
+        )
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        atoms = self.embedding(self.vectors[batch["numbers"]])
+        step = batch["edge_distance"][:, None] - self.centres
+        edges = torch.exp(-((step / self.width) ** 2))
+        for layer in self.convolutions:
+            atoms = F.softplus(layer(atoms, batch["edge_index"], edges))
+        pooled = F.softplus(self.pooled(F.softplus(self.pool(atoms, batch["crystal"]))))
+        for layer in self.hidden:
+            pooled = F.softplus(layer(pooled))
+        out: Tensor = self.out(pooled)
+        return out
+
+
+class GeometricSchnet(nn.Module):
+    """torch-geometric's SchNet with edges that come with the batch."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from torch_geometric.nn import SchNet
+
+        super().__init__()
+        self.edges: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self.net = SchNet(
+            settings["atom"],
+            settings["filters"],
+            settings["interactions"],
+            settings["gaussians"],
+            settings["cutoff"],
+            interaction_graph=lambda *_: self.edges,
+            readout=settings["readout"],
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.edges = batch["edge_index"], batch["edge_distance"]
+        out: Tensor = self.net(batch["numbers"], batch["numbers"], batch["crystal"])
+        return out
+
+
+def cgcnn_edges(batch: Batch) -> Batch:
+    """A batch of `graph.cgcnn` as torch-geometric takes it."""
+    n, k = batch["neighbour"].shape
+    own = torch.arange(n).repeat_interleave(k)
+    return {
+        "numbers": batch["numbers"],
+        "crystal": torch.repeat_interleave(batch["pointer"].diff()),
+        "edge_index": torch.stack([batch["neighbour"].flatten(), own]),
+        "edge_distance": batch["distance"].flatten(),
+    }
+
+
+def all_pairs(crystal: Crystal, cutoff: float) -> dict[str, np.ndarray]:
+    """A graph in the form of `graph.radius` that has every site and every pair."""
+    source, target, group, distance = pairs(crystal, cutoff)
+    order = np.lexsort((source, group, target))
+    return {
+        "numbers": crystal.numbers.astype(np.uint8),
+        "sites": np.ones(len(crystal.numbers), dtype=np.int16),
+        "source": source[order].astype(np.int16),
+        "target": target[order].astype(np.int16),
+        "group": group[order].astype(np.int32),
+        "count": np.ones(len(order), dtype=np.int16),
+        "distance": distance.astype(np.float32),
+    }
+
+
+def schnet_edges(batch: Batch) -> Batch:
+    """A batch of all pairs as torch-geometric takes it."""
+    return {
+        "numbers": batch["numbers"],
+        "crystal": torch.repeat_interleave(batch["pointer"].diff()),
+        "edge_index": torch.stack([batch["source"], batch["target"]]),
+        "edge_distance": batch["distance"][batch["group"]],
+    }
+
+
+def trained(net: nn.Module) -> Callable[[Batch], None]:
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
+
+    def step(batch: Batch) -> None:
+        net.train()
+        optimizer.zero_grad()
+        net(batch).abs().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def predicted(net: nn.Module) -> Callable[[Batch], None]:
+    def step(batch: Batch) -> None:
+        net.eval()
+        with torch.no_grad():
+            net(batch)
+
+    return step
+
+
+Contender = tuple[Callable[[Any], object], Sequence[Any]]  # what is timed, and its batches
+
+
+def rates(contenders: Mapping[str, Contender], seconds: float) -> dict[str, float]:
+    """Crystals a second: all take turns, batch after batch, after one each to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for step, batches in contenders.values():
+        step(batches[0])
+    end, number = time.perf_counter() + seconds, 0
+    fewest = max(len(batches) for _, batches in contenders.values())
+    while number < fewest or time.perf_counter() < end:
+        for name, (step, batches) in contenders.items():
+            start = time.perf_counter()
+            step(batches[number % len(batches)])
+            times[name].append(time.perf_counter() - start)
+        number += 1
+    return {name: BATCH / statistics.median(found) for name, found in times.items()}
+
+
+def measure(
+    nets: Mapping[str, tuple[nn.Module, Sequence[Batch]]], seconds: float
+) -> dict[str, dict[str, float]]:
+    """Both figures of networks that are compared."""
+    train = rates({name: (trained(net), batches) for name, (net, batches) in nets.items()}, seconds)
+    predict = rates(
+        {name: (predicted(net), batches) for name, (net, batches) in nets.items()}, seconds
+    )
+    return {
+        name: {"train_crystals_per_s": train[name], "predict_crystals_per_s": predict[name]}
+        for name in nets
+    }
+
+
+def joined(maker: Representation, items: Sequence[Mapping[str, Any]]) -> list[Batch]:
+    """Whole batches only."""
+    starts = range(0, len(items) - BATCH + 1, BATCH)
+    return [maker.collate(items[start : start + BATCH]) for start in starts]
+
+
+def uses(project: Project) -> Iterator[tuple[str, str, str]]:
+    """(title, model, representation) of the networks that experiments on the dataset use."""
+    seen: dict[str, str] = {}
+    for group in project.params.experiments:
+        for one in project.params.group(group).values():
+            name = one.model
+            if one.dataset != DATASET or seen.get(name) == one.representation:
+                continue
+            title = f"{name} on {one.representation}" if name in seen else name
+            if title in seen:
+                continue
+            seen[title] = one.representation
+            yield title, name, one.representation
+
+
+def run(project: Project, count: int, seconds: float) -> dict[str, Any]:
+    """All figures of this process's tier."""
+    ids = read_json(project.split(DATASET, SPLIT))[TASK]["0"]["train"][:count]
+    crystals = Crystals.load(project.crystals(DATASET))
+    chosen = [crystals[crystals.position(name)] for name in ids]
+    result: dict[str, Any] = {"models": {}, "pyg": {}}
+
+    def made(name: str) -> tuple[Representation, list[Mapping[str, Any]]]:
+        maker = representation(name, project.params.representation(name))
+        folder = project.features(DATASET, name)
+        stored = Features(folder) if (folder / "index.json").exists() else {}
+        items: list[Mapping[str, Any]] = [
+            stored[one.id] if one.id in stored else maker.build(one) for one in chosen
+        ]
+        return maker, items
+
+    def say(found: Mapping[str, Mapping[str, float]]) -> None:
+        for name, row in found.items():
+            words = [f"{key.partition('_')[0]} {value:.0f}/s" for key, value in row.items()]
+            print(f"{TIER}: {name}: {', '.join(words)}", flush=True)
+
+    for title, name, rep in uses(project):
+        model: Model = project.params.models[name]
+        maker, items = made(rep)
+        if model.training is None:
+            found = {title: fitted(model, maker, items, crystals, ids, seconds)}
+        else:
+            batches = joined(maker, items)
+            nets: dict[str, tuple[nn.Module, list[Batch]]] = {
+                title: (network(model.architecture, model.network, 1), batches)
+            }
+            if title == "cgcnn":
+                nets["pyg"] = (
+                    GeometricCgcnn(model.network),
+                    [cgcnn_edges(batch) for batch in batches],
+                )
+            elif title == "schnet":
+                everything = [all_pairs(one, model.network["cutoff"]) for one in chosen]
+                full = joined(maker, everything)
+                nets["schnet on all pairs"] = nets[title][0], full
+                nets["pyg"] = (
+                    GeometricSchnet(model.network),
+                    [schnet_edges(batch) for batch in full],
+                )
+                result["edges_a_crystal"] = {
+                    "merged": float(np.mean([len(item["source"]) for item in items])),
+                    "all": float(np.mean([len(item["source"]) for item in everything])),
+                    "distances": float(np.mean([len(item["distance"]) for item in items])),
+                }
+            found = measure(nets, seconds)
+        say(found)
+        if "pyg" in found:
+            result["pyg"][title] = found.pop("pyg")
+        result["models"] |= found
+    result["atoms_a_crystal"] = float(np.mean([len(one.numbers) for one in chosen]))
+    return result
+
+
+def fitted(
+    model: Model,
+    maker: Representation,
+    items: Sequence[Mapping[str, Any]],
+    crystals: Crystals,
+    ids: Sequence[str],
+    seconds: float,
+) -> dict[str, float]:
+    """The figure of a baseline, whose batches are arrays."""
+    values = maker.collate(items)["values"].numpy()
+    label = crystals.labels["k_vrh"][[crystals.position(name) for name in ids]]
+    tensors = classical.fit(model.network, values, np.log10(label), 0, None)
+    parts = [values[start : start + BATCH] for start in range(0, len(values), BATCH)]
+    step: Contender = (lambda part: classical.apply(model.network, tensors, part), parts)
+    return {"predict_crystals_per_s": rates({"it": step}, seconds)["it"]}
+
+
+def machine() -> dict[str, Any]:
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--crystals", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each figure, at least")
+    parser.add_argument("--tier", nargs="+", choices=TIERS, default=list(TIERS))
+    parser.add_argument("--output", type=Path, default=HERE / "models.json")
+    parser.add_argument("--only", choices=TIERS, help=argparse.SUPPRESS)  # the process of a tier
+    options = parser.parse_args()
+    if options.crystals < BATCH:
+        parser.error(f"--crystals: at least a batch of {BATCH}")
+    if options.only:
+        numerics.enforce(options.only)
+        found = run(config.find(Path.cwd()), options.crystals, options.seconds)
+        options.output.write_text(json.dumps(found))
+        return
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "crystals": options.crystals,
+        "batch": BATCH,
+        "threads": 1,
+        "tiers": {},
+    }
+    for tier in options.tier:
+        part = options.output.with_suffix(f".{tier}.part")
+        command = [sys.executable, __file__, f"--only={tier}", f"--output={part}"]
+        command += [f"--crystals={options.crystals}", f"--seconds={options.seconds}"]
+        subprocess.run(command, check=True)
+        result["tiers"][tier] = json.loads(part.read_text())
+        part.unlink()
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

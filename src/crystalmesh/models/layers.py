@@ -1,0 +1,148 @@
+"""Layers that several networks share: those on rows, of which a crystal has one or many."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Layer(nn.Module):
+    """Linear, batch normalisation, ReLU, on rows."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, rows: Float[Tensor, "r i"]) -> Float[Tensor, "r o"]:
+        return F.relu(self.norm(self.linear(rows)), inplace=True)
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    """A shared MLP: one `Layer` from each width to the next."""
+    return nn.Sequential(*(Layer(a, b) for a, b in pairwise(widths)))
+
+
+def head(inputs: int, widths: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
+    """From a crystal's vector to its outputs: layers with dropout, then a linear one."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise((inputs, *widths)):
+        layers += [Layer(a, b), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear((inputs, *widths)[-1], outputs))
+
+
+class LinearNormMax(torch.autograd.Function):
+    """max over the rows of each crystal of BatchNorm(h W^T).
+
+    Three quarters of the mesh network's work. The plain form stores rows x channels floats and
+    multiplies three matrices of that size. This one is the same function and gradient with half of
+    the arithmetic and none of the storage:
+
+    - one crystal's h W^T at a time is formed, reduced to its maximum, and forgotten;
+    - variance = diag(W G W^T) / rows with the Gram matrix G = h^T h of the centred h, which also
+      serves the gradient of W;
+    - the gradient reaches one row a crystal and channel through the maximum (sparse), and all
+      rows through the statistics, where it is -h M with the small M = W^T diag(c) W.
+
+    A normalisation with gamma < 0 turns the maximum into a minimum: signs move into W.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Float[Tensor, "r k"],
+        weight: Float[Tensor, "c k"],
+        gamma: Float[Tensor, " c"],
+        beta: Float[Tensor, " c"],
+        pointer: Int[Tensor, " b+1"],
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        sign = torch.where(gamma < 0, -1.0, 1.0)
+        signed = (weight * sign[:, None]).t().contiguous()  # [k, c]
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        bounds = pointer.tolist()
+        top = rows.new_empty(len(bounds) - 1, len(weight))
+        place = torch.empty_like(top, dtype=torch.long)
+        gram = rows.new_zeros(rows.shape[1], rows.shape[1])
+        for crystal, (start, stop) in enumerate(pairwise(bounds)):
+            part = centred[start:stop]
+            torch.max(part @ signed, dim=0, out=(top[crystal], place[crystal]))
+            gram.addmm_(part.t(), part)
+            place[crystal] += start
+        top *= sign
+        variance = ((weight @ gram) * weight).sum(dim=1) / len(rows)
+        inverse = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(centred, weight, gamma, inverse, gram, top, place)
+        channel_mean = weight @ mean
+        ctx.mark_non_differentiable(channel_mean, variance)
+        ctx.bounds = bounds
+        return torch.addcmul(beta, top, gamma * inverse), channel_mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        centred, weight, gamma, inverse, gram, top, place = ctx.saved_tensors
+        count = len(centred)
+        dbeta = grad.sum(dim=0)
+        dgamma = (grad * top).sum(dim=0) * inverse
+        through = grad * (gamma * inverse)  # [b, c], to the one row that was the maximum
+        statistics = gamma * inverse * inverse * dgamma / count  # [c]
+        drows = centred @ (weight.t() @ (weight * -statistics[:, None]))
+        drows -= (gamma * inverse * dbeta / count) @ weight
+        dweight = -statistics[:, None] * (weight @ gram)
+        for crystal in range(len(grad)):
+            chosen, coefficient = place[crystal], through[crystal][:, None]
+            drows.index_add_(0, chosen, weight * coefficient)
+            dweight.addcmul_(centred.index_select(0, chosen), coefficient)
+        return drows, dweight, dgamma, dbeta, None, None
+
+
+class PooledLayer(nn.Module):
+    """Linear, batch normalisation over rows, maximum over the rows of each crystal."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(
+        self, rows: Float[Tensor, "r k"], pointer: Int[Tensor, " b+1"]
+    ) -> Float[Tensor, "b c"]:
+        linear, norm = self.linear, self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        if self.training:
+            pooled, mean, variance = LinearNormMax.apply(  # type: ignore[no-untyped-call]
+                rows, linear.weight, norm.weight, norm.bias, pointer, norm.eps
+            )
+            # The bias of the linear layer shifts the mean and cancels everywhere else.
+            update_running(norm, mean + linear.bias.detach(), variance, len(rows))
+            # Keeps the bias in the graph: its gradient is zero, not absent.
+            out: Tensor = pooled + 0.0 * linear.bias
+            return out
+        sign = torch.where(norm.weight < 0, -1.0, 1.0)
+        signed = (linear.weight * sign[:, None]).t()
+        bounds = pointer.tolist()
+        tops = [(rows[a:b] @ signed).amax(dim=0) for a, b in pairwise(bounds)]
+        top = torch.stack(tops) * sign + linear.bias
+        return torch.addcmul(
+            norm.bias,
+            top - norm.running_mean,
+            norm.weight * torch.rsqrt(norm.running_var + norm.eps),
+        )
+
+
+def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """What nn.BatchNorm1d does with the statistics of a training batch of `rows` rows."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(variance * (rows / max(rows - 1, 1)), momentum)
+        norm.num_batches_tracked.add_(1)
