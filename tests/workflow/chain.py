@@ -4,10 +4,11 @@
 
 Some seconds where the engines take a minute: for tests that make the same report many times, each
 time under other circumstances, and for CPUs that are emulated. Prints the SHA-256 and the file
-mode of each output as JSON. The project is that of tests/conftest.py with more experiments, so that
-each network, each kind of representation, ensembles, repeated splits and transfer are in it.
+mode of each output as JSON. The project is that of tests/conftest.py with three more experiments,
+so that the mesh networks and CGCNN are in it on each representation they read.
 
     tier=native         numerics tier (portable unless told)
+    models=all          every model, with ensembles, repeated splits and transfer
     jobs=2              processes of the stages that start some
     shard=8             crystals a shard of features
     order=reverse       stages that do not depend on each other in the opposite order
@@ -32,15 +33,30 @@ from tests.workflow import safeguards
 from tests.workflow.conftest import copy_project
 
 
-def settings(tier: str) -> dict[str, Any]:
-    """The tiny project's params.yaml with every network on every representation it reads."""
+def settings(tier: str, everything: bool = False) -> dict[str, Any]:
+    """The tiny project's params.yaml with the mesh networks and CGCNN, or with all there is."""
     tree = copy.deepcopy(TREE)
-    tree["reports"]["demo"]["numerics"] = tier
+    tree["reports"]["demo"] |= {"numerics": tier, "maps": ["log_k-cgcnn", "log_k-mesh"]}
     talk = copy.deepcopy(tree["models"]["mesh_release"])
     talk["network"] |= {"geometry": "normal", "last_activation": True, "dropout": 0.0}
     tree["models"]["mesh_talk"] = talk | {"checkpoint": "float16"}
     adamw = {"optimizer": "adamw", "weight_decay": 0.1}
     tree["models"]["cgcnn"]["training"] = tree["models"]["cgcnn"]["training"] | adamw
+    mesh = SOME | {"task": "log_k", "representation": "mesh.canonical"}
+    tree["experiments"]["demo"] |= {
+        "log_k-canonical": mesh | {"model": "mesh_release"},
+        "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
+        "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
+    }
+    tree["transfer"] = {"demo": {}, "paper": {}}
+    tree["experiments"]["paper"] = {}  # dvc.yaml asks for both
+    if everything:
+        add_the_rest(tree)
+    return tree
+
+
+def add_the_rest(tree: dict[str, Any]) -> None:
+    """The other models, each on what it reads; ensembles, repeated splits, transfer."""
     tree["models"] |= {
         "schnet": {
             "title": "SchNet",
@@ -87,7 +103,6 @@ def settings(tier: str) -> dict[str, Any]:
         }
     split = tree["splits"]["tiny-60-20-20"]
     tree["splits"]["tiny-repeated"] = split | {"split": "repeated", "repeats": 2}
-    mesh = SOME | {"task": "log_k", "representation": "mesh.canonical"}
     log_k = SOME | {"task": "log_k"}
     described = log_k | {"representation": "descriptors.structure"}
     repeated = log_k | {
@@ -105,20 +120,10 @@ def settings(tier: str) -> dict[str, Any]:
             "representation": "descriptors.composition",
         },
         "log_k-cgcnn-repeated": repeated,
-        "log_k-canonical": mesh | {"model": "mesh_release"},
-        "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
-        "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
     }
     start = {"group": "demo", "name": "log_k-cgcnn"}
-    tree["transfer"] = {"demo": {"log_k-cgcnn-transfer": repeated | {"pretrained": start}}}
-    tree["reports"]["demo"]["maps"] = [
-        "log_k-cgcnn",
-        "log_k-schnet",
-        "log_k-pointnet",
-        "log_k-mesh",
-    ]
-    tree["experiments"]["paper"] = {}  # dvc.yaml asks for it
-    return tree
+    tree["transfer"]["demo"]["log_k-cgcnn-transfer"] = repeated | {"pretrained": start}
+    tree["reports"]["demo"]["maps"] += ["log_k-schnet", "log_k-pointnet"]
 
 
 def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
@@ -223,7 +228,7 @@ def outputs(root: Path) -> dict[str, list[Any]]:
 def main(arguments: list[str]) -> None:
     root = Path(arguments[0]).absolute()
     options = dict(argument.split("=", 1) for argument in arguments[1:])
-    tree = settings(options.get("tier", "portable"))
+    tree = settings(options.get("tier", "portable"), options.get("models") == "all")
     numerics.prepare(tree["reports"]["demo"]["numerics"])  # all stages share one process here
     os.environ |= {
         "CRYSTALMESH_JOBS": options.get("jobs", "1"),

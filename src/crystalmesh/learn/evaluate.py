@@ -82,11 +82,15 @@ def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -
 
 
 def uncertainty(rows: Sequence[Mapping[str, str]]) -> dict[str, float | None]:
-    """Share of targets that the 90 % intervals or sets hold, and their mean width or size."""
+    """Share of targets that the 90 % intervals or sets hold, and their mean width or size.
+
+    The mean p-value is one half where intervals of all levels together hold what they promise.
+    """
     width = mean_width(rows)
     return {
         "coverage": sum(holds(row) for row in rows) / len(rows),
         "width": width if math.isfinite(width) else None,
+        "mean_p_value": math.fsum(float(row["p_value"]) for row in rows) / len(rows),
     }
 
 
