@@ -1,6 +1,6 @@
 """Crystals a second of every network, in training and in prediction, beside torch-geometric's.
 
-    python benchmarks/models.py [--crystals 256] [--seconds 20] [--tier portable native]
+    python benchmarks/models.py [--crystals 256] [--seconds 10] [--tier portable native]
 
 Needs the crystals and the official folds of mp_pbe (`crystalmesh crystals mp_pbe`, `crystalmesh
 folds matbench_log_k`); features are taken from their stage where it has run and are made here
@@ -217,10 +217,10 @@ def joined(maker: Representation, items: Sequence[Mapping[str, Any]]) -> list[Ba
 
 
 def uses(project: Project) -> Iterator[tuple[str, str, str]]:
-    """(title, model, representation) of the models that the experiments on the task use."""
+    """(title, model, representation) of the models that the reports' experiments use."""
     found = {
         f"{one.model} {one.representation}": (one.model, one.representation)
-        for group in project.params.experiments
+        for group in project.params.reports
         for one in project.params.group(group).values()
         if (one.dataset, one.task) == (DATASET, TASK)
     }
@@ -324,7 +324,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--crystals", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each figure, at least")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each figure, at least")
     parser.add_argument("--tier", nargs="+", choices=TIERS, default=list(TIERS))
     parser.add_argument("--output", type=Path, default=HERE / "models.json")
     parser.add_argument("--only", choices=TIERS, help=argparse.SUPPRESS)  # the process of a tier

@@ -21,7 +21,7 @@ EXPERIMENT = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
 OF_EXPERIMENT = ("train", "predict", "evaluate")
-OF_REPORT = ("tables", "figures", "paper", "metrics", "ledger", "crate")
+OF_REPORT = ("maps", "tables", "figures", "paper", "metrics", "ledger", "crate")
 QUICK = 15  # seconds in which an engine must say that there is nothing to do
 
 
@@ -89,6 +89,7 @@ STAGES = {
     "train demo log_k-cgcnn-15": "results/demo/history",
     "predict demo log_k-cgcnn-15": "results/demo/predictions",
     "evaluate demo log_k-cgcnn-15": "results/demo/metrics",
+    "maps demo": "results/demo",
     "tables demo": "results/demo",
     "figures demo": "results/demo",
     "metrics demo": "results/demo",

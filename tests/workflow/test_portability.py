@@ -64,7 +64,7 @@ def test_every_model_trains_to_the_same_bits_on_intel_and_amd(tmp_path: Path) ->
     first = tmp_path / "first"
     command = [sys.executable, "-m", "tests.workflow.chain", str(first), "models=all"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    intel, amd = on_both(tmp_path, first, SOME)
+    intel, amd = on_both(tmp_path, first, SOME, "models=all")
     assert len([key for key in intel if "/checkpoints/" in key]) == 12
     assert differing(intel, amd) == []
     from tests.workflow import chain

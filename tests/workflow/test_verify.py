@@ -210,12 +210,18 @@ def test_large_checkpoints_may_be_left_out_of_git(report: Path) -> None:
     path = report / RESULTS / "checkpoints" / f"{EXPERIMENT}.safetensors"
     path.unlink()
     assert verify(report, "--quick")[0] == 1
-    with (report / ".gitignore").open("a") as stream:
-        stream.write(f"/results/demo/checkpoints/{EXPERIMENT}.safetensors\n")
-    assert verify(report, "--quick")[0] == 0
     code, said = verify(report, "--from-checkpoints")
     assert code == 2
     assert f"{path.name}: not committed" in said
+    with (report / ".gitignore").open("a") as stream:
+        stream.write(f"/results/demo/checkpoints/{EXPERIMENT}.safetensors\n")
+    assert verify(report, "--quick")[0] == 0
+    # what is not published is trained again, and it alone
+    only = ("--only", f"predictions/{EXPERIMENT}.csv")
+    code, said = verify(report, "--from-checkpoints", *only)
+    assert code == 0, said
+    assert re.search(rf"{EXPERIMENT}\.safetensors +train +same\n", said)
+    assert said.count("same (taken as it is)") == 2 * 5
     # what was predicted with it is still held to its metrics
     digit(report / RESULTS / f"predictions/{EXPERIMENT}.csv")
     assert "the predictions give other metrics" in verify(report, "--quick")[1]

@@ -533,7 +533,7 @@ def accuracy(project: Project, report: str, found: Sequence[Result]) -> Drawing 
     for ax, words in zip(
         axes, ("training of one network / CPU hours", "prediction / crystals per s"), strict=True
     ):
-        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1,))
+        ax.set_xscale("log")
         ax.set_xlabel(words)
     axes[0].set_ylabel(f"test {metric(shared[0].task)} / {unit(shared[0].task)}")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -593,7 +593,8 @@ def transfer(project: Project, found: Sequence[Result]) -> Drawing | None:
     if not any(r.experiment.pretrained for r in repeated):
         return None
     groups = list(_by_task(repeated))
-    figure, axes = _grid(len(groups), 2.3, columns=3)
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    axes = figure.subplots(1, len(groups), squeeze=False)[0]
     for ax, group in zip(axes, groups, strict=True):
         lines: dict[tuple[Any, ...], list[Result]] = {}
         for result in group:
@@ -613,7 +614,11 @@ def transfer(project: Project, found: Sequence[Result]) -> Drawing | None:
         ax.set_title(group[0].task.title)
         ax.set_xlabel("target crystals to train on")
         ax.set_ylabel(f"test {metric(group[0].task)} / {unit(group[0].task)}")
-    _model_legend(figure, project, found, repeated)
+    named: dict[str, Any] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(named.values()), list(named), loc="outside right center", fontsize=6)
     return Drawing(
         "transfer",
         figure,
@@ -652,9 +657,8 @@ def maps(project: Project, report: str, found: Sequence[Result]) -> Drawing | No
                 ax.set_yticks([])
                 if not column:
                     ax.set_ylabel(("PCA", "t-SNE", "t-SNE")[row])
-            axes[0, column].set_title(
-                results.title(project, result).replace(", ", ",\n"), fontsize=6.5
-            )
+            name = results.title(project, result).replace(" (", ",\n(").replace("), ", "),\n")
+            axes[0, column].set_title(name, fontsize=6)
             axes[1, column].set_xlabel(f"system {one['system_accuracy']:.0f}%", fontsize=6.5)
             axes[2, column].set_xlabel(f"R² {one['target_r2']:.2f}", fontsize=6.5)
         guess = max(float(one["system_most_frequent"]) for one in content.values())

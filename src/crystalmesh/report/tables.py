@@ -492,7 +492,7 @@ def matbench_table(
         for task, name in official.items()
     }
     ours = {
-        task: [r for r in found if r.experiment.task == task and r.experiment.split == name]
+        task: [r for r in found if r.experiment.task == task and _official(project, r, name)]
         for task, name in official.items()
     }
     printed = [task for task, rows in ours.items() if any(r.experiment.fold == "all" for r in rows)]
@@ -544,6 +544,18 @@ def matbench_table(
             max(own["n_all"] for own in blocks[printed[0]].values())
         )
     return table
+
+
+def _official(project: Project, result: Result, name: str) -> bool:
+    """Whether an experiment is tested on official folds of a benchmark, under whichever name."""
+    experiment, benchmark = result.experiment, project.params.benchmarks[name]
+    if experiment.split == name:
+        return True
+    if experiment.split not in project.params.benchmarks:
+        return False
+    folds = files.read_json(project.split(benchmark.dataset, name))[benchmark.task]
+    chosen = folds if experiment.fold == "all" else {"": folds.get(str(experiment.fold), {})}
+    return set(result.held) == {i for fold in chosen.values() for i in fold.get("test", ())}
 
 
 def _deviation(values: Sequence[float | None]) -> float | None:
