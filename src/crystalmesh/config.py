@@ -485,7 +485,10 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         )
     if source := experiment.pretrained:
         first = params.experiment(source.group, source.name)
-        if (first.model, first.representation) != (experiment.model, experiment.representation):
+        one, other = (params.models[e.model] for e in (first, experiment))
+        if (one.architecture, one.network, first.representation) != (
+            other.architecture, other.network, experiment.representation,
+        ):  # fmt: skip
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} is of another model or"
                 " representation"
