@@ -93,6 +93,8 @@ def build_folds(project: Project, name: str) -> None:
     content: dict[str, dict[str, dict[str, list[str]]]] = {}
     for task_name, task in project.params.tasks.items():
         have = set(labelled(crystals, task))
+        if not have:  # a label of another dataset
+            continue
         content[task_name] = {}
         for fold in sorted(set(folds.values()), key=natural):
             rest = divide([one for one in ids if folds[one] != fold], FOLD_RATIO)
