@@ -309,14 +309,15 @@ rule maps:
 rule tables:
     input:
         each("predictions/{experiment}.csv", "metrics/{experiment}.json"),
+        each("cards/{experiment}.json"),  # hold the checksums of the data, also of other datasets
         published,
         at(*CRYSTALS),
         meshes,
         splits,
         "paper/published.yaml",
         "env/requirements.lock",
-        of_report("reports.{report}", "datasets.{dataset}"),
-        settings("benchmarks", "models", "representations", "splits", "tasks", "validation"),
+        of_report("reports.{report}"),
+        settings("benchmarks", "datasets", "models", "representations", "splits", "tasks", "validation"),
     output:
         directory("results/{report}/tables"),
     shell:
@@ -325,7 +326,7 @@ rule tables:
 
 rule figures:
     input:
-        each("predictions/{experiment}.csv", "history/{experiment}.csv"),
+        each("predictions/{experiment}.csv", "history/{experiment}.csv", "cards/{experiment}.json"),
         "results/{report}/stability.json",
         "results/{report}/maps.json",
         at(*CRYSTALS),
@@ -375,8 +376,8 @@ rule ledger:
         at("data/raw/{dataset}.json.gz", *CRYSTALS),
         splits,
         representations,
-        of_report("reports.{report}", "datasets.{dataset}"),
-        settings("benchmarks", "features", "models", "representations"),
+        of_report("reports.{report}"),
+        settings("benchmarks", "datasets", "features", "models", "representations"),
         settings("splits", "tasks", "validation"),
     output:
         "results/{report}/ledger.json",

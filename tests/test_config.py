@@ -31,6 +31,8 @@ def test_our_params_are_valid_and_full() -> None:
             parts += [variant] if variant in said else []
             if experiment.pretrained:
                 parts.append("transfer")
+                if experiment.pretrained.name != "e_form-cgcnn-all" and group == "paper":
+                    parts.append("10k")
             elif experiment.split == "repeated":
                 parts.append("repeated")
             official = experiment.split in params.benchmarks and experiment.fold == "all"

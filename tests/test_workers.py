@@ -77,7 +77,13 @@ def sleep_unless_first(x: int) -> int:
     return x
 
 
-def test_ctrl_c_is_heard_again_afterwards() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    list(in_order(slow_square, range(3), 2))
-    assert signal.getsignal(signal.SIGINT) is before
+def interrupt_itself(_: int) -> int:
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def test_ctrl_c_reaches_this_process_only() -> None:
+    assert len(set(in_order(interrupt_itself, range(12), 3))) == 3
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == set()

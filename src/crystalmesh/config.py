@@ -217,6 +217,11 @@ class Params(Settings):
         """All experiments of a report (or of the group `full`), by name."""
         return lookup(self.experiments, name, "report") | self.transfer.get(name, {})
 
+    def datasets_of(self, report: str) -> list[str]:
+        """The dataset of a report, and after it those that single experiments of it are on."""
+        names = [self.reports[report].dataset]
+        return list(dict.fromkeys(names + [e.dataset for e in self.group(report).values()]))
+
     def experiment(self, group: str, name: str) -> Experiment:
         """One of the experiments of a group."""
         return lookup(self.group(group), name, "experiment")

@@ -7,12 +7,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TypeVar
 
 from crystalmesh.errors import CrystalmeshError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _Process(SpawnProcess):
+    """A process that Ctrl-C does not reach, from its first moment: it is left to this one."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(SpawnContext):
+    """The pool starts each process when it has work for it: all of them by this class."""
+
+    Process = _Process
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:
@@ -32,13 +50,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Itera
     if jobs == 1:
         yield from map(function, items)
         return
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
-    # The processes start ignoring Ctrl-C, which is left to this one: it ends them.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pool.submit(int)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    pool = ProcessPoolExecutor(jobs, _Context())
     stream = iter(items)
     try:
         waiting: deque[Future[R]] = deque()

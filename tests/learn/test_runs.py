@@ -85,8 +85,8 @@ def column(rows: list[dict[str, str]], name: str) -> np.ndarray[Any, Any]:
 def test_an_ensemble_is_the_mean_of_networks_from_other_seeds(ready: Project) -> None:
     rows, metrics = made(ready, "ensemble")
     members = np.stack([column(rows, "member_0"), column(rows, "member_1")])
-    assert np.allclose(column(rows, "prediction"), members.mean(axis=0))
-    assert np.allclose(column(rows, "spread"), members.std(axis=0, ddof=1))
+    assert np.allclose(column(rows, "prediction"), members.mean(axis=0), atol=1e-6)
+    assert np.allclose(column(rows, "spread"), members.std(axis=0, ddof=1), atol=1e-4)
     assert (column(rows, "spread") > 0).all()
     target = column(rows, "target")
     assert metrics["members"] == pytest.approx(np.abs(members - target).mean(axis=1))

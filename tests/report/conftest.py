@@ -201,11 +201,13 @@ def write_experiment(project: Project, report: str, name: str, spread: float) ->
     where = [(f, i) for f, part in folds.items() for i in part.test]
     true = np.array([label[i] for _, i in where])
     table: dict[str, Any] = {
-        "id": [i for _, i in where], "formula": ["NaCl"] * len(true),
+        "id": [i for _, i in where],
         "p_value": random.random(len(true)).tolist(),
-    }  # fmt: skip
+    }
     if experiment.fold == "all":
         table["fold"] = [f for f, _ in where]
+    else:
+        table["formula"] = ["NaCl"] * len(true)
     if task.kind == "classification":
         guess = np.where(random.random(len(true)) < spread, true[0], true)
         table |= {"target": true.astype(int).tolist(), "prediction": guess.astype(int).tolist()}

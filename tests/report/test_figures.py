@@ -1,6 +1,5 @@
 """Figures: which there are, and that their bytes are fixed and portable."""
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -8,8 +7,7 @@ from crystalmesh import files
 from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import figures, results
-from crystalmesh.represent.mesh import tessellate_supercell
-from tests.report.conftest import NACL, Maker
+from tests.report.conftest import Maker
 
 ONE = {"stability", "speed", "accuracy", "calibration", "parity", "learning_curves", "space_groups"}
 ALL = ONE | {"mesh", "transfer", "maps"}
@@ -102,24 +100,6 @@ def test_damaged_measurements_are_one_line(make: Maker, name: str) -> None:
     with pytest.raises(CrystalmeshError, match="damaged") as error:
         figures.build(project, "toy")
     assert "\n" not in str(error.value)
-
-
-def test_draw_mesh_of_a_skew_cell() -> None:
-    lattice = np.array([[3.0, 0, 0], [-1.5, 2.6, 0], [0.2, 0.1, 4.0]])
-    numbers = np.array([22, 8])
-    frac = np.array([[0, 0, 0], [1 / 3, 2 / 3, 0.4]])
-    arrays = tessellate_supercell(lattice, frac, numbers, 5, 0.05)
-    with matplotlib.rc_context(figures.STYLE):
-        figure = figures.draw_mesh(arrays)
-        figure.draw_without_rendering()
-    assert len(figure.axes) == 3
-
-
-def test_cell_edges_do_not_run_through_atoms() -> None:
-    arrays = tessellate_supercell(NACL.lattice, NACL.frac, NACL.numbers, 5, 0.05)
-    figure = figures.draw_mesh(arrays)
-    lines = [c for c in figure.axes[0].collections if hasattr(c, "get_segments")]
-    assert 0 < sum(len(c.get_segments()) for c in lines) < 12 * 40
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "0"), (1, "1–2"), (6, "300–999"), (7, "1,000+")])

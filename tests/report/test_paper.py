@@ -91,7 +91,7 @@ def test_the_bytes_follow_the_numbers(finished: Project) -> None:
     path = finished.results("toy") / "paper.pdf"
     numbers = finished.results("toy") / "tables" / "numbers.json"
     before, content = path.read_bytes(), files.read_json(numbers)
-    files.write_json(numbers, content | {"accepted": "161"})
+    files.write_json(numbers, content | {"toy.accepted": "161"})
     paper.build(finished, "toy")
     assert path.read_bytes() != before
     files.write_json(numbers, content)

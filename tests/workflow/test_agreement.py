@@ -1,6 +1,7 @@
 """Snakefile and dvc.yaml must hold the same stages: both are expanded and compared."""
 
 import re
+import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.workflow.conftest import run
+from tests.workflow.conftest import MINI, run
 
 SETTINGS = ".crystalmesh/settings/"
 
@@ -115,6 +116,9 @@ def test_snakefile_and_dvc_yaml_hold_the_same_stages(project: Path) -> None:
 def test_a_stage_changed_in_one_file_is_found(
     project: Path, file: str, old: str, new: str, stage: str
 ) -> None:
+    if stage != "folds":  # the mini project has all other stages, and is expanded much sooner
+        shutil.copy(MINI, project)
+        assert disagreements(project) == []
     text = (project / file).read_text()
     changed = re.sub(re.escape(old), new, text)
     assert changed != text

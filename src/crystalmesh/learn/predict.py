@@ -20,6 +20,9 @@ from crystalmesh.learn.conformal import LEVEL, Calibration, sets
 from crystalmesh.learn.train import EVALUATION_BATCH, descriptors, place, several, unscale
 from crystalmesh.models import classical, network
 
+DIGITS = 6  # after the point, of predictions as published
+COARSE = 4  # of what tells how sure they are
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -71,9 +74,10 @@ class Checkpoint:
 def predict(project: Project, group: str, name: str) -> None:
     """The stage `predict`: the experiment's test crystals through its checkpoint.
 
-    Writes a CSV with id, formula, target and prediction (regression: after the task's transform;
-    classes: from 1), and `fold` where there are several. An ensemble predicts the mean of its
-    members (of classes: of their probabilities), which stand in columns of their own.
+    Writes a CSV with id, formula (of several folds: `fold`), target and prediction (regression:
+    after the task's transform; classes: from 1). An ensemble predicts the mean of its members (of
+    classes: of their probabilities), which stand in columns of their own. Numbers are rounded to
+    DIGITS, those of the uncertainty to COARSE.
 
     - regression: `spread`, the standard deviation over the members, if there are any; `lower` and
       `upper`, a 90 % interval;
@@ -88,11 +92,9 @@ def predict(project: Project, group: str, name: str) -> None:
     numerics.enforce(project.params.numerics(group))
     checkpoint = Checkpoint.load(project, group, name)
     classes = task.kind == "classification"
-    columns = ["id", "formula", "target", "prediction"]
+    columns = ["id", "fold" if experiment.fold == "all" else "formula", "target", "prediction"]
     columns += ["probability", "set"] if classes else ["lower", "upper"]
     columns += ["p_value"]
-    if experiment.fold == "all":
-        columns.insert(2, "fold")
     if experiment.members:
         columns += [] if classes else ["spread"]
         columns += [f"member_{k}" for k in range(experiment.members)]
@@ -159,12 +161,12 @@ def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[An
     reach = known.quantile(LEVEL) * scale
     return {
         "target": target.tolist(),
-        "prediction": prediction.tolist(),
-        "lower": (prediction - reach).tolist(),
-        "upper": (prediction + reach).tolist(),
-        "p_value": known.p_value(np.abs(target - prediction) / scale).tolist(),
-        "spread": [] if spread[1] is None else spread[1].tolist(),
-    } | {f"member_{k}": row.tolist() for k, row in enumerate(test)}
+        "prediction": _rounded(prediction, DIGITS),
+        "lower": _rounded(prediction - reach, COARSE),
+        "upper": _rounded(prediction + reach, COARSE),
+        "p_value": _rounded(known.p_value(np.abs(target - prediction) / scale), COARSE),
+        "spread": [] if spread[1] is None else _rounded(spread[1], COARSE),
+    } | {f"member_{k}": _rounded(row, DIGITS) for k, row in enumerate(test)}
 
 
 def _classes(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
@@ -176,10 +178,15 @@ def _classes(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[A
     return {
         "target": (target + 1).tolist(),
         "prediction": (probability.argmax(axis=1) + 1).tolist(),
-        "probability": probability.max(axis=1).tolist(),
+        "probability": _rounded(probability.max(axis=1), COARSE),
         "set": [" ".join(map(str, row + 1)) for row in sets(probability, known)],
-        "p_value": known.p_value(scores).tolist(),
+        "p_value": _rounded(known.p_value(scores), COARSE),
     } | {f"member_{k}": (row.argmax(axis=1) + 1).tolist() for k, row in enumerate(test)}
+
+
+def _rounded(values: Float[NDArray[np.float64], " c"], digits: int) -> list[float]:
+    rounded: list[float] = np.round(values, digits).tolist()
+    return rounded
 
 
 def _index(part: Part) -> Int[NDArray[np.int64], " c"]:

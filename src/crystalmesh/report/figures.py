@@ -1,16 +1,11 @@
 """The figures of a report as SVG files whose bytes depend on nothing but their data."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
-from ase.data.colors import jmol_colors
-from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection, LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,9 +17,9 @@ from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import results
 from crystalmesh.report.maps import SYSTEMS
+from crystalmesh.report.mesh_figure import WIDTH, Drawing, mesh
 from crystalmesh.report.results import Result
 from crystalmesh.report.tables import count, metric, shown, unit
-from crystalmesh.represent.store import Features
 
 STYLE: Any = {
     "svg.hashsalt": "crystalmesh",  # else the ids in the file are random
@@ -44,8 +39,6 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.1,
 }
-VIEW = (-68, 16)  # azimuth and elevation of crystals, degrees
-WIDTH = 6.7  # inches, the document's line
 # Okabe and Ito's colours, told apart by all readers; models take them in params.yaml's order.
 # After them come Paul Tol's muted ones.
 COLOURS = (
@@ -59,20 +52,10 @@ MANY = 600  # more test crystals than this are drawn as counts in hexagons
 BINS = (0, 1, 3, 10, 30, 100, 300, 1000, 10**9)  # training crystals of a space group
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure with the words that the document and a screen reader need."""
-
-    name: str
-    figure: Figure
-    caption: str
-    alt: str
-
-
 def build(project: Project, report: str) -> None:
     """Write results/<report>/figures/ from predictions, histories, splits, crystals and meshes."""
     settings = lookup(project.params.reports, report, "report")
-    crystals = Crystals.load(project.crystals(settings.dataset))
+    crystals = results.crystals(project, report)
     found = results.load(project, report)
     with (
         matplotlib.rc_context(STYLE),
@@ -81,7 +64,7 @@ def build(project: Project, report: str) -> None:
         drawings = [
             drawing
             for drawing in (
-                mesh(project, report, found, crystals),
+                mesh(project, report, found, crystals[settings.dataset]),
                 stability(project, report),
                 speed(project),
                 accuracy(project, report, found),
@@ -117,272 +100,6 @@ def _grid(panels: int, height: float, columns: int = 4) -> tuple[Figure, list[Ax
     figure = Figure(figsize=(width, rows * height), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
     return figure, axes
-
-
-# The mesh of a crystal ----------------------------------------------------------------------------
-
-
-def mesh(
-    project: Project, report: str, found: Sequence[Result], crystals: Crystals
-) -> Drawing | None:
-    """The published mesh of one crystal: its cell, the mesh, and the features of one face."""
-    if not any(r.experiment.representation == results.PUBLISHED for r in found):
-        return None
-    settings = project.params.reports[report]
-    folder = project.features(settings.dataset, results.PUBLISHED)
-    features = Features(folder)
-    if not len(features):
-        raise CrystalmeshError(f"{folder}: holds no mesh; run the stage represent again")
-    name = settings.mesh_picture if settings.mesh_picture in features else next(iter(features))
-    arrays = features[name]
-    formula = crystals.formulas[crystals.position(name)]
-    canonical = Features(project.features(settings.dataset, results.CANONICAL)).get(name)
-    caption = (
-        f"Meshes of {formula} ({name}). (a) The refined conventional cell. (b) The published "
-        f"mesh: the {count(len(arrays['faces']))} triangular faces, on "
-        f"{count(len(arrays['vertex_site']))} vertices, of all Delaunay tetrahedra that touch the "
-        "cell; atoms outside the cell are drawn small. "
-    )
-    if canonical is not None:
-        caption += (
-            f"(c) The canonical mesh: the {count(len(canonical['faces']))} triangles of the faces "
-            "of one period. "
-        )
-    return Drawing(
-        "mesh",
-        draw_mesh(arrays, canonical),
-        caption + "Last: what the network reads of each face.",
-        f"Drawings of the unit cell of {formula}, its meshes, and one face with its vectors.",
-    )
-
-
-Scene = tuple[
-    Float[NDArray[Any], "v 3"], NDArray[np.int64], Float[NDArray[Any], " v"], NDArray[np.bool_]
-]
-
-
-def _scene(arrays: Mapping[str, NDArray[Any]]) -> Scene:
-    """Points (right, up, towards the reader), kinds and radii of the atoms; which are inside."""
-    site, lattice = arrays["vertex_site"], arrays["lattice"]
-    place = arrays["frac"][site] + arrays["vertex_shift"]
-    inside = ((place > -1e-3) & (place < 1 + 1e-3)).all(axis=1)
-    kinds = arrays["numbers"].astype(int)[site]
-    points = (place @ lattice - lattice.sum(axis=0) / 2) @ _camera(*VIEW)
-    return points, kinds, 0.42 * covalent_radii[kinds], inside
-
-
-def draw_mesh(
-    arrays: Mapping[str, NDArray[Any]], canonical: Mapping[str, NDArray[Any]] | None = None
-) -> Figure:
-    """Cell, mesh or meshes and one face, in parallel projection with the nearer things in front.
-
-    Drawn here rather than by mplot3d, which sorts whole collections and so cannot put an atom
-    between two faces.
-    """
-    lattice, faces = arrays["lattice"], arrays["faces"]
-    points, kinds, radius, inside = _scene(arrays)
-    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
-    box = ((corners - 0.5) @ lattice) @ _camera(*VIEW)
-
-    figure = Figure(figsize=(WIDTH, 2.5 if canonical is None else 2.1))
-    ratios = [0.9, 1.2, 1.0] if canonical is None else [0.8, 1.15, 0.95, 0.95]
-    axes = figure.subplots(1, len(ratios), width_ratios=ratios)
-    figure.subplots_adjust(left=0, right=1, bottom=0.02, top=0.9, wspace=0.03)
-    titles = ["conventional cell", "published mesh", "canonical mesh", "features of a face"]
-    if canonical is None:
-        titles.remove("canonical mesh")
-    for ax, letter, words in zip(axes, "abcd", titles, strict=False):
-        ax.set_axis_off()
-        ax.set_aspect("equal", adjustable="datalim")  # keeps the titles on one line
-        ax.set_title(f"({letter}) {words}")
-    _draw_scene(axes[0], points[inside], kinds[inside], radius[inside], box, np.empty((0, 3, 3)))
-    _draw_scene(axes[1], points, kinds, np.where(inside, radius, radius / 2.2), box, points[faces])
-    if canonical is not None:
-        own, own_kinds, size, within = _scene(canonical)
-        size = np.where(within, size, size / 2.2)
-        _draw_scene(axes[2], own, own_kinds, size, box, own[canonical["faces"]])
-    _draw_face(axes[-1], points, kinds, faces)
-    present = dict.fromkeys(sorted(set(kinds.tolist())))
-    figure.legend(
-        handles=[
-            Line2D(
-                [], [], marker="o", linestyle="", markersize=5, markeredgewidth=0.4,
-                markeredgecolor="0.3", markerfacecolor=jmol_colors[z], label=chemical_symbols[z],
-            )
-            for z in present
-        ],
-        loc="lower left",
-        ncols=len(present),
-        handletextpad=0.1,
-    )  # fmt: skip
-    return figure
-
-
-def _camera(azimuth: float, elevation: float) -> Float[NDArray[np.float64], "3 3"]:
-    """Columns: the directions right, up, and towards the reader; angles in degrees."""
-    a, e = np.radians([azimuth, elevation])
-    right = [-np.sin(a), np.cos(a), 0]
-    up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
-    towards = [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]
-    return np.array([right, up, towards]).T
-
-
-def _draw_scene(
-    ax: Axes,
-    points: Float[NDArray[Any], "v 3"],
-    kinds: NDArray[np.int64],
-    radius: Float[NDArray[Any], " v"],
-    box: Float[NDArray[Any], "8 3"],
-    triangles: Float[NDArray[Any], "f 3 3"],
-) -> None:
-    """Atoms, cell edges and translucent faces, painted slab after slab from the back."""
-    pairs = [(i, j) for i in range(8) for j in range(i) if (i ^ j).bit_count() == 1]
-    steps = np.linspace(0, 1, 41)[:, None]
-    edges = np.concatenate(
-        [
-            np.stack([line[:-1], line[1:]], axis=1)
-            for line in (box[i] + steps * (box[j] - box[i]) for i, j in pairs)
-        ]
-    )  # [segments, 2, 3]
-    # A piece of an edge inside an atom would be painted over it where it leaves towards the reader.
-    middle = edges.mean(axis=1)[:, None]
-    edges = edges[(np.linalg.norm(middle - points, axis=2) > radius).all(axis=1)]
-    depth = np.concatenate([points[:, 2], box[:, 2]])
-    slabs = np.linspace(depth.min() - 1e-6, depth.max() + 1e-6, 25)
-
-    def slab(z: NDArray[Any]) -> NDArray[np.int64]:
-        return np.searchsorted(slabs, z)
-
-    face_slab, edge_slab = slab(triangles[..., 2].mean(axis=1)), slab(edges[..., 2].mean(axis=1))
-    atom_slab = slab(points[:, 2])
-    for number in range(len(slabs) + 1):
-        near = number / len(slabs)  # 0 at the back, 1 at the front
-        drawn = triangles[face_slab == number]
-        if len(drawn):
-            ax.add_collection(
-                PolyCollection(
-                    list(drawn[..., :2]),
-                    facecolors=[(*to_rgb("#4C86B8"), 0.045)],
-                    edgecolors=[(*to_rgb("#1F4E79"), 0.10 + 0.22 * near)],
-                    linewidths=0.35,
-                    zorder=number,
-                )
-            )
-        lines = edges[edge_slab == number]
-        if len(lines):
-            ax.add_collection(
-                LineCollection(
-                    list(lines[..., :2]),
-                    colors="0.1",
-                    linewidths=0.9,
-                    capstyle="round",
-                    zorder=number + 0.3,
-                )
-            )
-        _draw_spheres(ax, points, kinds, radius, np.flatnonzero(atom_slab == number), number + 0.6)
-    margin = 1.1 * radius.max()
-    _frame(ax, np.concatenate([points + margin, points - margin, box]))
-
-
-def _frame(ax: Axes, points: Float[NDArray[Any], "n 3"]) -> None:
-    """Let the panel show all these points, whatever its shape."""
-    ax.dataLim.update_from_data_xy(points[:, :2], ignore=True)
-    ax.margins(0)
-    ax.autoscale_view()
-
-
-def _draw_spheres(
-    ax: Axes,
-    points: Float[NDArray[Any], "v 3"],
-    kinds: NDArray[np.int64],
-    radius: Float[NDArray[Any], " v"],
-    chosen: NDArray[np.int64],
-    zorder: float,
-) -> None:
-    """Circles that shrink towards a highlight and grow lighter: they look like spheres."""
-    offsets, widths, colours = [], [], []
-    for i in chosen[np.argsort(points[chosen, 2], kind="stable")]:
-        base = jmol_colors[kinds[i]]
-        for step in np.linspace(0, 1, 9 if radius[i] > 0.3 * radius.max() else 5):
-            dark, light = 0.55 * base, base + 0.75 * (1 - base)
-            colours.append((1 - step) * dark + step * light if step else 0.35 * base)
-            widths.append(2 * radius[i] * (1 - 0.85 * step) if step else 2.08 * radius[i])
-            offsets.append(points[i, :2] + radius[i] * step * np.array([-0.3, 0.32]))
-    if len(chosen):
-        ax.add_collection(
-            EllipseCollection(
-                widths, widths, np.zeros(len(widths)), units="xy", offsets=np.array(offsets),
-                offset_transform=ax.transData, facecolors=colours, edgecolors="none", zorder=zorder,
-            )
-        )  # fmt: skip
-
-
-def _draw_face(
-    ax: Axes,
-    points: Float[NDArray[Any], "v 3"],
-    kinds: NDArray[np.int64],
-    faces: NDArray[Any],
-) -> None:
-    """One face, laid flat and seen from aside, with its centre, normal, edges and corners."""
-    triangles = points[faces]  # [f, 3, 3]
-    sides = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2)
-    # The face with most kinds of atoms, and among those the one nearest to equal sides.
-    variety = np.array([len(set(row)) for row in kinds[faces].tolist()])
-    best = np.lexsort((sides.max(axis=1) / sides.min(axis=1), -variety))[0]
-    corner = triangles[best] - triangles[best].mean(axis=0)
-    first = corner[0] / np.linalg.norm(corner[0])
-    normal = np.cross(corner[1] - corner[0], corner[2] - corner[0])
-    normal /= np.linalg.norm(normal)
-    flat = corner @ np.stack([first, np.cross(normal, first), normal], axis=1)
-    flat = flat / np.linalg.norm(flat, axis=1).max()
-    camera = _camera(azimuth=-60, elevation=42)
-    vertices = flat @ camera
-    tip = np.array([0, 0, 0.95]) @ camera
-    ax.add_collection(
-        PolyCollection(
-            [vertices[:, :2]],
-            facecolors=[(*to_rgb("#4C86B8"), 0.25)],
-            edgecolors="#1F4E79",
-            linewidths=1.2,
-        )
-    )
-    for vertex in vertices:
-        short = vertex * (1 - 0.24 / np.linalg.norm(vertex[:2]))
-        _arrow(ax, short, "#D55E00")
-    _arrow(ax, tip, "#009E73")
-    size = np.full(3, 0.15)
-    _draw_spheres(ax, vertices, kinds[faces[best]], size, np.arange(3), 5)
-    ax.plot([0], [0], "o", color="black", markersize=3.5, zorder=6)
-    ax.legend(
-        handles=[
-            Line2D([], [], linestyle="", marker="o", color="black", markersize=3.5, label="centre"),
-            Line2D([], [], color="#009E73", label="unit normal, or"),
-            Line2D([], [], color="#1F4E79", label="lengths of the edges"),
-            Line2D([], [], color="#D55E00", label="vectors to the corners"),
-            Line2D(
-                [], [], linestyle="", marker="o", color="0.6", markersize=6,
-                label="features of the atoms",
-            ),
-        ],
-        loc="lower center",
-        handlelength=1.2,
-        labelspacing=0.25,
-    )  # fmt: skip
-    below = np.array([0, vertices[:, 1].min() - 1.05, 0])  # room for the legend
-    _frame(ax, np.concatenate([vertices + 0.18, vertices - 0.18, [tip + 0.1, below]]))
-
-
-def _arrow(ax: Axes, end: NDArray[Any], colour: str) -> None:
-    ax.annotate(
-        "",
-        (end[0], end[1]),
-        (0, 0),
-        arrowprops={
-            "arrowstyle": "-|>", "color": colour, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0,
-            "mutation_scale": 7,
-        },
-        zorder=4,
-    )  # fmt: skip
 
 
 # How meshes are made ------------------------------------------------------------------------------
@@ -877,7 +594,9 @@ def _model_legend(
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
 
 
-def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) -> Drawing:
+def space_groups(
+    project: Project, found: Sequence[Result], crystals: Mapping[str, Crystals]
+) -> Drawing:
     """The metric against how often the test crystal's space group occurs in training."""
     groups = list(_by_task(found))
     figure, axes = _grid(len(groups), 2.2)
@@ -888,7 +607,7 @@ def space_groups(project: Project, found: Sequence[Result], crystals: Crystals) 
         chosen = _compared(group)
         last = 0
         for place, (result, dashed) in enumerate(chosen):
-            seen = results.frequency(result, crystals)
+            seen = results.frequency(result, crystals[result.experiment.dataset])
             known = seen[:, 0] > 0
             which = np.searchsorted(edges, seen[known, 1], side="right") - 1
             losses = result.losses[known]

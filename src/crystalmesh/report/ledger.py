@@ -77,35 +77,38 @@ def outputs(project: Project, report: str) -> list[Path]:
 
 def data(project: Project, report: str) -> list[Path]:
     """The data that a report is made from, in the order of the stages."""
-    params, dataset = project.params, project.params.reports[report].dataset
-    names = [split.split for split in params.splits.values() if split.dataset == dataset]
-    names += benchmarks(project, report)
-    folder = project.crystals(dataset)
-    return [
-        project.raw(dataset),
-        *(folder / name for name in ("crystals.safetensors", "index.json", "rejected.csv")),
-        *(project.split(dataset, name) for name in names),
-        *(
-            project.features(dataset, features.representation) / "index.json"
-            for features in params.features.values()
-            if features.dataset == dataset
-        ),
-    ]
+    params = project.params
+    paths: list[Path] = []
+    for dataset in params.datasets_of(report):
+        names = [split.split for split in params.splits.values() if split.dataset == dataset]
+        names += [name for name, b in params.benchmarks.items() if b.dataset == dataset]
+        folder = project.crystals(dataset)
+        paths += [
+            project.raw(dataset),
+            *(folder / name for name in ("crystals.safetensors", "index.json", "rejected.csv")),
+            *(project.split(dataset, name) for name in names),
+            *(
+                project.features(dataset, features.representation) / "index.json"
+                for features in params.features.values()
+                if features.dataset == dataset
+            ),
+        ]
+    return paths
 
 
 def settings(project: Project, report: str) -> list[str]:
     """Keys of params.yaml that a report depends on."""
-    params, dataset = project.params, project.params.reports[report].dataset
+    params, datasets = project.params, project.params.datasets_of(report)
     experiments = params.group(report)
     used = {experiment.model for experiment in experiments.values()}
     return [
-        f"datasets.{dataset}",
+        *(f"datasets.{name}" for name in datasets),
         "validation",
         "tasks",
         f"reports.{report}",
         *(f"benchmarks.{name}" for name in benchmarks(project, report)),
-        *(f"splits.{key}" for key, split in params.splits.items() if split.dataset == dataset),
-        *(f"features.{key}" for key, one in params.features.items() if one.dataset == dataset),
+        *(f"splits.{key}" for key, split in params.splits.items() if split.dataset in datasets),
+        *(f"features.{key}" for key, one in params.features.items() if one.dataset in datasets),
         *(f"representations.{module}" for module in params.representations),
         *(f"models.{name}" for name in params.models if name in used),
         *(params.block(report, name) for name in experiments),

@@ -293,6 +293,12 @@ def frequency(result: Result, crystals: Crystals) -> Int[NDArray[np.int64], "n 2
     return np.stack([test, seen[test]], axis=1)
 
 
+def crystals(project: Project, report: str) -> dict[str, Crystals]:
+    """The crystals of each dataset that experiments of a report are on, its own first."""
+    names = project.params.datasets_of(report)
+    return {name: Crystals.load(project.crystals(name)) for name in names}
+
+
 def benchmarks(project: Project, report: str) -> list[str]:
     """The benchmarks that a report prints: those of its dataset."""
     params = project.params

@@ -89,15 +89,15 @@ class Table:
 
 def build(project: Project, report: str) -> None:
     """Write results/<report>/tables/ from metrics, predictions, splits, crystals and paper/."""
-    settings = lookup(project.params.reports, report, "report")
-    crystals = Crystals.load(project.crystals(settings.dataset))
+    lookup(project.params.reports, report, "report")
+    crystals = results.crystals(project, report)
     found = results.load(project, report)
     metrics = {r.name: files.read_json(project.metrics(report, r.name)) for r in found}
     published = read_published(project.root / "paper" / "published.yaml")
     numbers: dict[str, Any] = {}
     tables = [
-        entries_table(project, settings.dataset, crystals, numbers),
-        labels_table(project, settings.dataset, crystals, found),
+        entries_table(project, crystals, numbers),
+        labels_table(project, crystals, found),
         main_table(found, published, numbers),
         experiments_table(project, found, metrics, crystals),
         equal_table(project, found, numbers),
@@ -170,39 +170,41 @@ def span(low: float, high: float, task: Task, digits: int = 3) -> str:
 
 
 def entries_table(
-    project: Project, dataset: str, crystals: Crystals, numbers: dict[str, Any]
+    project: Project, crystals: Mapping[str, Crystals], numbers: dict[str, Any]
 ) -> Table:
     """How many entries were read, accepted, and rejected for which reason."""
-    folder = project.crystals(dataset)
-    entries = int(files.read_json(folder / "index.json")["entries"])
-    rejected = files.read_csv(folder / "rejected.csv")
-    reasons = Counter(row["reason"] for row in rejected if row["scope"] == "crystal")
-    table = Table("entries", ("what", "entries"), (Column("", left=True), Column("entries")))
-    table.add(("read", entries), ("read", count(entries)))
-    for reason, n in sorted(reasons.items()):
-        table.add((f"rejected: {reason}", n), (f"rejected: {reason}", count(n)))
-    table.add(("accepted", len(crystals)), ("accepted", count(len(crystals))))
-    numbers |= {
-        "entries": count(entries),
-        "accepted": count(len(crystals)),
-        "rejected": count(entries - len(crystals)),
-    }
+    table = Table(
+        "entries",
+        ("dataset", "what", "entries"),
+        (Column("dataset", left=True), Column("", left=True), Column("entries")),
+    )
+    for dataset, own in crystals.items():
+        folder, title = project.crystals(dataset), project.params.datasets[dataset].title
+        entries = int(files.read_json(folder / "index.json")["entries"])
+        rejected = files.read_csv(folder / "rejected.csv")
+        reasons = Counter(row["reason"] for row in rejected if row["scope"] == "crystal")
+        rows = [("read", entries)]
+        rows += [(f"rejected: {reason}", n) for reason, n in sorted(reasons.items())]
+        for what, n in [*rows, ("accepted", len(own))]:
+            table.add((dataset, what, n), (title, what, count(n)))
+        numbers |= {
+            f"{dataset}.entries": count(entries),
+            f"{dataset}.accepted": count(len(own)),
+            f"{dataset}.rejected": count(entries - len(own)),
+        }
+    table.merge()
     return table
 
 
 def labels_table(
-    project: Project, dataset: str, crystals: Crystals, found: Sequence[Result]
+    project: Project, crystals: Mapping[str, Crystals], found: Sequence[Result]
 ) -> Table:
     """For each task: crystals with the label, labels rejected and missing, the parts."""
     params = project.params
-    used = {r.experiment.split for r in found}
-    parts = [s for s in params.splits.values() if s.dataset == dataset and s.split in used]
-    rejected = Counter(
-        row["scope"] for row in files.read_csv(project.crystals(dataset) / "rejected.csv")
-    )
+    used = {(r.experiment.dataset, r.experiment.split) for r in found}
     table = Table(
         "labels",
-        ("task", "split", "labelled", "rejected", "missing", "train", "val", "test"),
+        ("dataset", "task", "split", "labelled", "rejected", "missing", "train", "val", "test"),
         (
             Column("task", left=True),
             Column("split", left=True),
@@ -214,16 +216,24 @@ def labels_table(
             Column("test", "of the split"),
         ),
     )
-    for split in parts:
+    for split in params.splits.values():
+        if (dataset := split.dataset, split.split) not in used:
+            continue
         members = files.read_json(project.split(dataset, split.split))
+        rejected = Counter(
+            row["scope"] for row in files.read_csv(project.crystals(dataset) / "rejected.csv")
+        )
         for name, task in params.tasks.items():
-            labelled = len(results.targets(task, crystals))
+            labelled = len(results.targets(task, crystals[dataset]))
             bad = rejected[name]
+            if not labelled + bad:  # a label of another dataset
+                continue
             fold = members.get(name, {}).get("0", {"train": [], "val": [], "test": []})
             sizes = [len(fold[part]) for part in ("train", "val", "test")]
-            missing = len(crystals) - labelled - bad
+            missing = len(crystals[dataset]) - labelled - bad
             row = [labelled, bad, missing, *sizes]
-            table.add([name, split.title, *row], [task.title, split.title, *map(count, row)])
+            cells = [task.title, split.title, *map(count, row)]
+            table.add([dataset, name, split.title, *row], cells)
     return table
 
 
@@ -266,6 +276,8 @@ def main_table(
             for kind in (results.CANONICAL, results.GRAPH)
         )
         ours = (mesh, same, other, canonical, cgcnn)
+        if not any(ours):  # only learned over folds or repeated splits, which have own tables
+            continue
         values = [r.value if r else None for r in ours]
         sizes = [len(r.train) if r else None for r in ours]
         row = [
@@ -315,7 +327,7 @@ def main_table(
             numbers[f"{name}.mesh.cgcnn"] = cells[8]
         if canonical:
             numbers |= {f"{name}.canonical": cells[10], f"{name}.canonical.train": cells[9]}
-    numbers["tasks"] = list(_tasks(found))
+    numbers["tasks"] = [row[0] for row in table.rows]
     numbers["study.dataset"] = published["study"]["dataset"]
     numbers["study.split"] = published["study"]["split"]
     return table
@@ -325,7 +337,7 @@ def experiments_table(
     project: Project,
     found: Sequence[Result],
     metrics: Mapping[str, Mapping[str, Any]],
-    crystals: Crystals,
+    crystals: Mapping[str, Crystals],
 ) -> Table:
     """Every experiment with its sizes, its metric, the bootstrap interval and a constant guess."""
     table = Table(
@@ -351,7 +363,7 @@ def experiments_table(
     )  # fmt: skip
     for result in found:
         e, task, own = result.experiment, result.task, metrics[result.name]
-        guess = results.constant(result, results.targets(task, crystals))
+        guess = results.constant(result, results.targets(task, crystals[result.experiment.dataset]))
         low, high = results.interval(result.losses)
         sizes = [own["n_train"], own["n_val"], own["n_test"]]
         table.add(
@@ -565,7 +577,10 @@ def _deviation(values: Sequence[float | None]) -> float | None:
 
 
 def models_table(
-    project: Project, found: Sequence[Result], crystals: Crystals, numbers: dict[str, Any]
+    project: Project,
+    found: Sequence[Result],
+    crystals: Mapping[str, Crystals],
+    numbers: dict[str, Any],
 ) -> Table:
     """All models by all tasks, on the crystals that most methods share.
 
@@ -604,7 +619,7 @@ def models_table(
     guesses = ["best constant"]
     for name in tasks:
         one = next(r for r in shared if r.experiment.task == name)
-        value = results.constant(one, results.targets(one.task, crystals))
+        value = results.constant(one, results.targets(one.task, crystals[one.experiment.dataset]))
         guesses.append(shown(value, one.task))
         table.add([name, "constant", None, len(one.train), len(one.test), 1, value, *[None] * 4,
                    unit(one.task)], None)  # fmt: skip
@@ -742,11 +757,11 @@ def _p(value: float) -> str:
     return f"{value / 10**exponent:.0f} × 10" + str(exponent).translate(SUPERSCRIPT)
 
 
-def space_groups_table(found: Sequence[Result], crystals: Crystals) -> Table:
+def space_groups_table(found: Sequence[Result], crystals: Mapping[str, Crystals]) -> Table:
     """The metric of each experiment by space group, with the group's training crystals."""
     table = Table("space_groups", ("experiment", "space_group", "n_train", "n_test", "value"), ())
     for result in found:
-        groups = results.frequency(result, crystals)
+        groups = results.frequency(result, crystals[result.experiment.dataset])
         losses = result.losses
         for group in sorted(set(groups[:, 0].tolist())):
             inside = groups[:, 0] == group
@@ -791,8 +806,10 @@ def checksums_table(project: Project, report: str) -> Table:
     params = project.params
     columns = [Column(title, left=True) for title in ("name", "source", "SHA-256")]
     table = Table("checksums", ("name", "source", "sha256"), columns)
-    name = params.reports[report].dataset
-    rows = [(name, params.datasets[name].source, params.datasets[name].sha256)]
+    rows = [
+        (name, params.datasets[name].source, params.datasets[name].sha256)
+        for name in params.datasets_of(report)
+    ]
     for key in results.benchmarks(project, report):
         rows.append((key, params.benchmarks[key].source, params.benchmarks[key].sha256))
     for row in rows:
@@ -828,6 +845,7 @@ def prose_numbers(project: Project, report: str, found: Sequence[Result]) -> dic
         "report": report,
         "numerics": settings.numerics,
         "dataset": dataset.title,
+        "dataset.name": settings.dataset,
         "dataset.source": dataset.source,
         "experiments": count(len(found)),
         "models": titles,
