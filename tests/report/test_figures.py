@@ -60,7 +60,8 @@ def test_a_report_of_classes_has_no_parity(make: Maker) -> None:
 def test_many_test_crystals_become_hexagons(make: Maker) -> None:
     n = 5 * (figures.MANY + 10)
     project = make(experiments={"a": ("e_form", "cgcnn", "all")}, benchmark=False, n=n)
-    drawing = figures.parity(project, results.load(project, "toy"))
+    found = results.load(project, "toy")
+    drawing = figures.parity(project, found, figures.Looks.of(project, found))
     assert drawing is not None
     axes = drawing.figure.axes[0]
     assert len(axes.collections) == 1
@@ -89,8 +90,9 @@ def test_an_empty_mesh_store_is_one_line(make: Maker) -> None:
 def test_a_damaged_history_is_one_line(make: Maker, text: str, message: str) -> None:
     project = make(experiments={"a": ("e_form", "cgcnn", "all")}, benchmark=False)
     project.history("toy", "a").write_text(text)
+    found = results.load(project, "toy")
     with pytest.raises(CrystalmeshError, match=rf"a\.csv: {message}"):
-        figures.learning_curves(project, "toy", results.load(project, "toy"))
+        figures.learning_curves(project, "toy", found, figures.Looks.of(project, found))
 
 
 @pytest.mark.parametrize("name", ["results/toy/stability.json", "benchmarks/representations.json"])

@@ -150,6 +150,16 @@ def test_equal_results_leave_nothing_to_test(finished: Project) -> None:
     assert results.paired_test(plain, plain) == results.PairedTest(3, 0.0, 1.0, 1.0)
 
 
+def test_repeated_has_every_method_with_its_spread(finished: Project) -> None:
+    table = {(row["model"], row["pretrained"]): row for row in rows(finished, "repeated")}
+    assert set(table) == {("cgcnn", ""), ("cgcnn", "log_k-cgcnn-all")}
+    found = {r.name: r for r in results.load(finished, "toy")}
+    ours, row = found["log_k-cgcnn-transfer-50"].of_folds(), table["cgcnn", "log_k-cgcnn-all"]
+    assert float(row["mean"]) == pytest.approx(ours.mean())
+    assert float(row["std"]) == pytest.approx(ours.std(ddof=1))
+    assert [line[0] for line in cells(finished, "repeated")] == ["CGCNN", "TL-CGCNN"]
+
+
 def test_p_values_are_printed_for_people() -> None:
     assert [tables._p(p) for p in (0.25, 0.0013, 0.00042, 0.0)] == [
         "0.250", "0.001", "4 × 10⁻⁴", "0",

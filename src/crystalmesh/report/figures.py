@@ -1,6 +1,7 @@
 """The figures of a report as SVG files whose bytes depend on nothing but their data."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -45,6 +46,7 @@ COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
     "#999933", "#44AA99", "#AA4499", "#661100", "#6699CC", "#888888",
 )  # fmt: skip
+MARKERS = "os^D"  # with each of them all colours
 DASHES: Sequence[Any] = ("-", "--", ":", "-.")
 LINES = 6  # in one panel
 PANELS = 12  # of a figure with a panel a task and network
@@ -61,19 +63,20 @@ def build(project: Project, report: str) -> None:
         matplotlib.rc_context(STYLE),
         files.writing_folder(project.results(report) / "figures") as folder,
     ):
+        looks, single = Looks.of(project, found), results.single(project, found)
         drawings = [
             drawing
             for drawing in (
                 mesh(project, report, found, crystals[settings.dataset]),
                 stability(project, report),
                 speed(project),
-                accuracy(project, report, found),
-                calibration(project, found),
-                transfer(project, found),
+                accuracy(project, report, found, looks),
+                calibration(project, found, looks),
+                transfer(project, found, looks),
                 maps(project, report, found),
-                parity(project, found),
-                learning_curves(project, report, found),
-                space_groups(project, found, crystals),
+                parity(project, single, looks),
+                learning_curves(project, report, single, looks),
+                space_groups(project, single, crystals, looks),
             )
             if drawing
         ]
@@ -85,10 +88,24 @@ def build(project: Project, report: str) -> None:
         )
 
 
-def _colour(found: Sequence[Result], result: Result) -> str:
-    """A colour for each method of a report: results come in one order, so it is always the same."""
-    methods = sorted({r.method for r in found}, key=[r.method for r in found].index)
-    return COLOURS[methods.index(result.method) % len(COLOURS)]
+@dataclass(frozen=True)
+class Looks:
+    """One colour and marker for each method of a report, the same in all of its figures."""
+
+    methods: Sequence[tuple[str, str, bool]]
+
+    @classmethod
+    def of(cls, project: Project, found: Sequence[Result]) -> "Looks":
+        """Networks first: they are in most figures, and no two have the same colour."""
+        return cls(
+            sorted(_methods(found), key=lambda m: project.params.models[m[0]].training is None)
+        )
+
+    def colour(self, result: Result) -> str:
+        return COLOURS[self.methods.index(result.method) % len(COLOURS)]
+
+    def marker(self, result: Result) -> str:
+        return MARKERS[self.methods.index(result.method) // len(COLOURS) % len(MARKERS)]
 
 
 def _grid(panels: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
@@ -211,7 +228,9 @@ def speed(project: Project) -> Drawing:
 # The results --------------------------------------------------------------------------------------
 
 
-def accuracy(project: Project, report: str, found: Sequence[Result]) -> Drawing | None:
+def accuracy(
+    project: Project, report: str, found: Sequence[Result], looks: Looks
+) -> Drawing | None:
     """The error of every model on the same crystals, against what it costs."""
     path = project.root / "benchmarks" / "models.json"
     content = files.read_json(path)
@@ -232,18 +251,19 @@ def accuracy(project: Project, report: str, found: Sequence[Result]) -> Drawing 
             speed = speeds[_speed_name(result)]
             epochs = len(_history(project, report, result.name)[0])
             hours = len(result.train) * epochs / float(speed["train_crystals_per_s"]) / 3600
-            value, colour = float(result.of_members().mean()), _colour(found, result)
+            value = float(result.of_members().mean())
+            marker, colour = looks.marker(result), looks.colour(result)
             for ax, x in zip(axes, (hours, float(speed["predict_crystals_per_s"])), strict=True):
                 ax.plot(
                     [x],
                     [value],
-                    "o",
+                    marker,
                     color=colour,
                     markersize=4.5,
                     label=results.title(project, result),
                 )
                 if len(result.members):
-                    ax.plot([x], [result.value], "o", color=colour, markersize=4.5, mfc="white")
+                    ax.plot([x], [result.value], marker, color=colour, markersize=4.5, mfc="white")
         machine = f"{content['machine']['processor']}, one thread"
     except (KeyError, TypeError, ValueError) as error:
         raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
@@ -271,9 +291,11 @@ def _speed_name(result: Result) -> str:
     return f"{result.experiment.model} {result.experiment.representation}"
 
 
-def calibration(project: Project, found: Sequence[Result]) -> Drawing | None:
+def calibration(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
     """How much more or less often than they say the intervals hold the truth, level by level."""
-    groups = list(_by_task([r for r in results.same_crystals(found) if _network(project, r)]))
+    groups = list(
+        _by_task(_usual([r for r in results.same_crystals(found) if _network(project, r)]))
+    )
     if not groups:
         return None
     levels = np.linspace(0.02, 0.98, 49)
@@ -281,16 +303,14 @@ def calibration(project: Project, found: Sequence[Result]) -> Drawing | None:
     for ax, group in zip(axes, groups, strict=True):
         for result in group:
             held = np.array([(result.p_value > 1 - level).mean() for level in levels])
-            ax.plot(
-                100 * levels, 100 * (held - levels), color=_colour(found, result), linewidth=0.9
-            )
+            ax.plot(100 * levels, 100 * (held - levels), color=looks.colour(result), linewidth=0.9)
         ax.axhspan(-2, 2, color="0.9", zorder=0)
         ax.axhline(0, color="0.5", linewidth=0.5)
         ax.set_ylim(-7, 7)
         ax.set_title(group[0].task.title)
         ax.set_xlabel("level of the interval / %")
         ax.set_ylabel("coverage − level / %")
-    _model_legend(figure, project, found, [r for group in groups for r in group])
+    _model_legend(figure, project, looks, [r for group in groups for r in group])
     return Drawing(
         "calibration",
         figure,
@@ -300,13 +320,9 @@ def calibration(project: Project, found: Sequence[Result]) -> Drawing | None:
     )
 
 
-def transfer(project: Project, found: Sequence[Result]) -> Drawing | None:
+def transfer(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
     """Learning curves over repeated splits, with and without pretraining."""
-    repeated = [
-        r
-        for r in found
-        if r.experiment.fold == "all" and r.experiment.split not in project.params.benchmarks
-    ]
+    repeated = [r for r in found if r not in results.single(project, found)]
     if not any(r.experiment.pretrained for r in repeated):
         return None
     groups = list(_by_task(repeated))
@@ -323,8 +339,9 @@ def transfer(project: Project, found: Sequence[Result]) -> Drawing | None:
             spread = np.array([r.of_folds().std(ddof=1) for r in own])
             name = results.title(project, own[0])
             ax.errorbar(
-                [len(r.train) for r in own], values, yerr=spread, fmt="o-", markersize=3,
-                color=_colour(found, own[0]), capsize=1.5, elinewidth=0.8, label=name,
+                [len(r.train) for r in own], values, yerr=spread, markersize=3,
+                fmt=f"{looks.marker(own[0])}-",
+                color=looks.colour(own[0]), capsize=1.5, elinewidth=0.8, label=name,
             )  # fmt: skip
         _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 2, 5))
         ax.margins(0.15)
@@ -401,7 +418,7 @@ def maps(project: Project, report: str, found: Sequence[Result]) -> Drawing | No
     )
 
 
-def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
+def parity(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
     """Predicted against true value, for the largest experiment of each task and model."""
     chosen: dict[tuple[str, tuple[str, str, bool]], Result] = {}
     for result in found:  # largest first
@@ -418,7 +435,7 @@ def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
         return None
     figure, axes = _grid(len(chosen), 1.95)
     for ax, result in zip(axes, chosen.values(), strict=True):
-        colour = _colour(found, result)
+        colour = looks.colour(result)
         low, high = _limits(np.concatenate([result.target, result.prediction]))
         if len(result.test) > MANY:
             shades = LinearSegmentedColormap.from_list("", [_mix(colour, 0.8), _mix(colour, -0.5)])
@@ -443,7 +460,7 @@ def parity(project: Project, found: Sequence[Result]) -> Drawing | None:
             f"{count(len(result.test))} test",
             transform=ax.transAxes, va="top", fontsize=6,
         )  # fmt: skip
-    _model_legend(figure, project, found, list(chosen.values()))
+    _model_legend(figure, project, looks, list(chosen.values()))
     return Drawing(
         "parity",
         figure,
@@ -467,6 +484,19 @@ def _network(project: Project, result: Result) -> bool:
     return model.training is not None and result.experiment.pretrained is None
 
 
+def _usual(found: Sequence[Result]) -> list[Result]:
+    """Without the variants that few tasks have, where all methods are too many for a panel."""
+    tasks = {m: len({r.experiment.task for r in found if r.method == m}) for m in _methods(found)}
+    if len(tasks) <= LINES:
+        return [*found]
+    most = sorted(tasks.values(), reverse=True)[LINES - 1]
+    return [r for r in found if tasks[r.method] > min(most, max(tasks.values()) - 1)]
+
+
+def _methods(found: Sequence[Result]) -> list[tuple[str, str, bool]]:
+    return list(dict.fromkeys(r.method for r in found))
+
+
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
     """The range of the middle 99.8 % of values, a little widened: one outlier is no axis."""
     low, high = np.percentile(values, [0.1, 99.9])
@@ -487,10 +517,12 @@ def _by_task(found: Sequence[Result]) -> Iterator[list[Result]]:
         yield [r for r in found if r.experiment.task == task]
 
 
-def learning_curves(project: Project, report: str, found: Sequence[Result]) -> Drawing:
+def learning_curves(
+    project: Project, report: str, found: Sequence[Result], looks: Looks
+) -> Drawing:
     """Validation metric by epoch, and test metric by the number of training crystals."""
     groups = list(_by_task(found))
-    drawn = [r for r in found if _network(project, r)]
+    drawn = _usual([r for r in found if _network(project, r)])
     sizes = any(len({len(r.train) for r in group}) > 1 for group in groups)
     figure, axes = _grid(len(groups) * (2 if sizes else 1), 1.9, columns=max(len(groups), 1))
     for ax, group in zip(axes, groups, strict=False):
@@ -501,7 +533,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
             highest.append(np.percentile(values, 97))
             ax.plot(
                 epochs, values,
-                color=_colour(found, result),
+                color=looks.colour(result),
                 linestyle=DASHES[min(order.index(len(result.train)), len(DASHES) - 1)],
                 label=count(len(result.train)),
             )  # fmt: skip
@@ -524,7 +556,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
             values = np.array([r.value for r in own])
             ax.errorbar(
                 [len(r.train) for r in own], values, yerr=np.abs(bounds - values), fmt="o-",
-                color=_colour(found, own[0]), markersize=3, capsize=1.5, elinewidth=0.8,
+                color=looks.colour(own[0]), markersize=3, capsize=1.5, elinewidth=0.8,
             )  # fmt: skip
         _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 3))
         if task.kind == "regression":
@@ -532,7 +564,7 @@ def learning_curves(project: Project, report: str, found: Sequence[Result]) -> D
         ax.margins(0.15)
         ax.set_xlabel("training crystals")
         ax.set_ylabel(f"test {metric(task)} / {unit(task)}")
-    _model_legend(figure, project, found, drawn)
+    _model_legend(figure, project, looks, drawn)
     above = "the metric on the validation crystals by epoch"
     below = (
         f"Above: {above}; the style of the line tells the number of training crystals. Below: the "
@@ -578,24 +610,24 @@ def _log_axis(axis: Any, set_scale: Any, ticks: Sequence[float] = (1, 2, 5)) -> 
 def _model_legend(
     figure: Figure,
     project: Project,
-    found: Sequence[Result],
+    looks: Looks,
     drawn: Sequence[Result],
     extra: Sequence[Line2D] = (),
 ) -> None:
-    """The methods that are drawn, in the colours they have among all that are found."""
+    """The methods that are drawn, in their colours."""
     methods = {r.method: r for r in drawn}
     handles = [
         Line2D(
-            [], [], color=_colour(found, r), marker="o", markersize=3,
+            [], [], color=looks.colour(r), marker="o", markersize=3,
             label=results.title(project, r),
         )
-        for r in sorted(methods.values(), key=lambda r: [f.method for f in found].index(r.method))
+        for r in sorted(methods.values(), key=lambda r: looks.methods.index(r.method))
     ] + list(extra)  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
 
 
 def space_groups(
-    project: Project, found: Sequence[Result], crystals: Mapping[str, Crystals]
+    project: Project, found: Sequence[Result], crystals: Mapping[str, Crystals], looks: Looks
 ) -> Drawing:
     """The metric against how often the test crystal's space group occurs in training."""
     groups = list(_by_task(found))
@@ -617,7 +649,7 @@ def space_groups(
             ax.errorbar(
                 np.array(bins) + 0.12 * (place - (len(chosen) - 1) / 2), means,
                 yerr=np.abs(bounds - means), fmt="o--" if dashed else "o-", markersize=2.8,
-                color=_colour(found, result), capsize=1.2, elinewidth=0.7,
+                color=looks.colour(result), capsize=1.2, elinewidth=0.7,
                 markerfacecolor="white" if dashed else None,
             )  # fmt: skip
             last = max(last, *bins)
@@ -631,12 +663,12 @@ def space_groups(
         drawn += chosen
     figure.supxlabel("training crystals of the test crystal's space group", fontsize=7)
     same = [
-        Line2D([], [], color=_colour(found, result), linestyle="--", marker="o", markersize=3,
+        Line2D([], [], color=looks.colour(result), linestyle="--", marker="o", markersize=3,
                markerfacecolor="white", label="CGCNN on the published mesh's crystals")
         for result, dashed in drawn
         if dashed
     ][:1]  # fmt: skip
-    _model_legend(figure, project, found, [result for result, _ in drawn], same)
+    _model_legend(figure, project, looks, [result for result, _ in drawn], same)
     return Drawing(
         "space_groups",
         figure,

@@ -218,6 +218,12 @@ def same_crystals(results: Sequence[Result]) -> list[Result]:
     return max(groups.values(), key=methods, default=[])
 
 
+def single(project: Project, results: Sequence[Result]) -> list[Result]:
+    """The experiments that test each crystal once: all but those on repeated splits."""
+    official = project.params.benchmarks
+    return [r for r in results if r.experiment.fold != "all" or r.experiment.split in official]
+
+
 def folds(results: Sequence[Result], benchmark: str) -> list[Result]:
     """The experiments on all official folds of a benchmark."""
     return [r for r in results if r.experiment.split == benchmark and r.experiment.fold == "all"]

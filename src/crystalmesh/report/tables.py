@@ -105,6 +105,7 @@ def build(project: Project, report: str) -> None:
         models_table(project, found, crystals, numbers),
         uncertainty_table(project, found, numbers),
         transfer_table(project, found, numbers),
+        repeated_table(project, found),
         matbench_table(project, report, found, published, numbers),
         space_groups_table(found, crystals),
         settings_table(project, report, found),
@@ -692,15 +693,16 @@ def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str,
     """Transfer learning beside the same network trained anew, over the same repeated splits."""
     table = Table(
         "transfer",
-        ("task", "pretrained", "size", "n_train", "n_test", "repeats", "plain", "transfer",
-         "difference", "p", "p_corrected", "unit"),
+        ("task", "model", "pretrained", "size", "n_train", "n_test", "repeats", "plain",
+         "transfer", "difference", "p", "p_corrected", "unit"),
         (
             Column("task and metric", left=True),
+            Column("model", left=True),
             Column("pretrained on", left=True),
             Column("target crystals"),
-            Column("CGCNN", "mean over repeats"),
-            Column("TL-CGCNN", "mean over repeats"),
-            Column("change / %", "TL-CGCNN – CGCNN"),
+            Column("trained anew", "mean over repeats"),
+            Column("pretrained", "mean over repeats"),
+            Column("change / %"),
             Column("p", "paired t-test"),
             Column("p, corrected", "paired t-test"),
         ),
@@ -728,12 +730,12 @@ def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str,
         n_test = len(result.test) // test.repeats
         table.add(
             [
-                result.experiment.task, source.name, result.experiment.size, len(result.train),
-                n_test, test.repeats, *values, test.difference, test.p, test.p_corrected,
-                unit(task),
+                result.experiment.task, result.experiment.model, source.name,
+                result.experiment.size, len(result.train), n_test, test.repeats, *values,
+                test.difference, test.p, test.p_corrected, unit(task),
             ],
             [
-                heading(task),
+                heading(task), project.params.models[result.experiment.model].title,
                 f"{count(trained)} {project.params.tasks[first.task].title}s".replace("ys", "ies"),
                 size(result.experiment), *(shown(value, task, 4) for value in values),
                 f"{100 * test.difference / values[0]:.1f}".replace("-", "−"), _p(test.p),
@@ -742,8 +744,48 @@ def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str,
         )  # fmt: skip
     numbers["transfer"] = bool(table.rows)
     if table.rows:
-        numbers["transfer.repeats"] = count(table.rows[0][5])
+        numbers["transfer.repeats"] = count(table.rows[0][6])
     table.merge()
+    return table
+
+
+def repeated_table(project: Project, found: Sequence[Result]) -> Table:
+    """Every method on the repeated splits: mean and standard deviation over the repeats."""
+    known = results.single(project, found)
+    repeated = [r for r in found if r not in known]
+    columns = list(dict.fromkeys((r.experiment.task, len(r.train)) for r in repeated))
+    tasks = _tasks(repeated)
+    table = Table(
+        "repeated",
+        ("task", "model", "representation", "pretrained", "n_train", "repeats", "mean", "std",
+         "unit"),
+        (
+            Column("model", left=True),
+            *(Column(f"{count(n)} crystals", heading(tasks[name])) for name, n in columns),
+        ),
+    )  # fmt: skip
+    methods: dict[tuple[Any, ...], dict[tuple[str, int], Result]] = {}
+    for result in sorted(repeated, key=_place(project)):
+        source = result.experiment.pretrained
+        key = (*result.method, source.name if source else None)
+        methods.setdefault(key, {})[result.experiment.task, len(result.train)] = result
+    for (model, representation, *_, source), own in methods.items():
+        cells = [results.title(project, next(iter(own.values())))]
+        if source and sum(key[:3] == (model, representation, True) for key in methods) > 1:
+            cells[0] += f" ({source})"
+        for column in columns:
+            if column not in own:
+                cells.append(NONE)
+                continue
+            result, (task, n) = own[column], column
+            values = result.of_folds().tolist()
+            mean, spread = statistics.fmean(values), _deviation(values)
+            table.add(
+                [task, model, representation, source, n, len(values), mean, spread,
+                 unit(result.task)], None,
+            )  # fmt: skip
+            cells.append(f"{shown(mean, result.task)} ± {shown(spread, result.task)}")
+        table.cells.append(cells)
     return table
 
 
