@@ -33,6 +33,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from scipy.spatial import Delaunay
 from vesin import NeighborList
 
+from crystalmesh import numerics
 from crystalmesh.data import crystals as stored
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.represent import representation
@@ -202,10 +203,8 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": numerics.cpu().get("model") or platform.processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }

@@ -125,13 +125,13 @@ def describe(tier: Tier, device: str) -> dict[str, Any]:
         "tier": tier,
         "device": device,
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
     """Model name and the vector extensions, as Linux tells them; empty elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import descriptors
 from crystalmesh.represent.descriptors import COMPOSITION, PROPERTIES, STRUCTURE, VARIANTS
+from tests.represent.prototypes import FCC
 
 COMPOSITIONS = VARIANTS["composition"]({})
 STRUCTURES = VARIANTS["structure"]({"symprec": 0.01})
@@ -22,7 +23,6 @@ STRUCTURES = VARIANTS["structure"]({"symprec": 0.01})
 REFERENCE = json.loads(
     (Path(__file__).parent / "magpie_reference.json").read_text(encoding="utf-8")
 )
-FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 CRYSTALS = {  # edges, atomic numbers, fractional coordinates
     "Cu": ([3.6, 3.6, 3.6], [29] * 4, FCC),
     "Fe": ([2.87, 2.87, 2.87], [26] * 2, [[0, 0, 0], [0.5, 0.5, 0.5]]),

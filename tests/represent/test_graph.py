@@ -86,15 +86,15 @@ PROTOTYPES: dict[str, tuple[float, list[int], list[list[float]]]] = {
         [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
     ),
 }  # fmt: skip
+ANY: dict[str, Any] = {
+    "name": st.sampled_from(sorted(PROTOTYPES)),
+    "seed": st.integers(0, 10_000),
+    "scale": st.floats(0.8, 1.6),
+}
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    name=st.sampled_from(sorted(PROTOTYPES)),
-    seed=st.integers(0, 10_000),
-    scale=st.floats(0.8, 1.6),
-    noise=st.sampled_from([0.0, 1e-9, 1e-6]),
-)
+@given(noise=st.sampled_from([0.0, 1e-9, 1e-6]), **ANY)
 def test_the_twelve_are_pymatgens_ties_included(
     name: str, seed: int, scale: float, noise: float
 ) -> None:
@@ -226,13 +226,7 @@ def test_pairs_are_those_of_ase(seed: int, atoms: int, cutoff: float) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    name=st.sampled_from(sorted(PROTOTYPES)),
-    seed=st.integers(0, 10_000),
-    scale=st.floats(0.8, 1.6),
-    noise=st.sampled_from([0.0, 1e-9, 1e-7]),
-    cutoff=st.floats(3.0, 6.0),
-)
+@given(noise=st.sampled_from([0.0, 1e-9, 1e-7]), cutoff=st.floats(3.0, 6.0), **ANY)
 def test_pairs_ties_and_all_are_pymatgens(
     name: str, seed: int, scale: float, noise: float, cutoff: float
 ) -> None:

@@ -14,21 +14,10 @@ from scipy.spatial import Delaunay
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.mesh import Canonical, Published, collate
+from tests.represent.prototypes import FCC, PEROVSKITE, ROCK_SALT, RUTILE
 
 MESH = Published({"symprec": 0.01, "supercell": 5, "tolerance": 0.05})
 CANONICAL = Canonical({"symprec": 0.01, "tolerance": 0.001})
-FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-ROCK_SALT = [*FCC, [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
-U = 0.305
-RUTILE = [
-    [0, 0, 0],
-    [0.5, 0.5, 0.5],
-    [U, U, 0],
-    [1 - U, 1 - U, 0],
-    [0.5 + U, 0.5 - U, 0.5],
-    [0.5 - U, 0.5 + U, 0.5],
-]
-PEROVSKITE = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 
 
 def crystal(lattice: Any, numbers: list[int], frac: Any) -> Crystal:

@@ -12,18 +12,9 @@ from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import representation
 from crystalmesh.represent.points import MOST, VARIANTS, Points
+from tests.represent.prototypes import FCC, RUTILE
 
-FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 PRIMITIVE = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
-U = 0.305
-RUTILE = [
-    [0, 0, 0],
-    [0.5, 0.5, 0.5],
-    [U, U, 0],
-    [1 - U, 1 - U, 0],
-    [0.5 + U, 0.5 - U, 0.5],
-    [0.5 - U, 0.5 + U, 0.5],
-]
 
 
 def crystal(lattice: Any, numbers: list[int], frac: Any) -> Crystal:
@@ -36,7 +27,7 @@ def points(cell: str, copies: int = 1) -> Points:
 
 CU = crystal(PRIMITIVE * 3.61, [29], [[0, 0, 0]])
 NACL = crystal(PRIMITIVE * 5.64, [11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]])
-ROCK_SALT = crystal(np.eye(3) * 5.64, [11] * 4 + [17] * 4, [*FCC, *(FCC + 0.5)])
+ROCK_SALT = crystal(np.eye(3) * 5.64, [11] * 4 + [17] * 4, [*FCC, *(np.array(FCC) + 0.5)])
 TIO2 = crystal(np.diag([4.594, 4.594, 2.959]), [22] * 2 + [8] * 4, RUTILE)
 COUNTS = {  # in the cell as it is given, in the primitive and in the conventional one
     "Cu": (CU, 1, 1, 4),

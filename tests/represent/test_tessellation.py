@@ -15,11 +15,8 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import giftwrap
 from crystalmesh.represent.geometry import positions
 from crystalmesh.represent.mesh import Complex, tessellate
+from tests.represent.prototypes import DIAMOND, FCC, PEROVSKITE, ROCK_SALT
 
-FCC: list[list[float]] = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-ROCK_SALT = [*FCC, [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
-DIAMOND = [*FCC, *([x + 0.25 for x in site] for site in FCC)]
-PEROVSKITE = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 HEXAGONAL = np.array([[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [0, 0, np.sqrt(8 / 3)]])
 HCP = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
 WURTZITE = [[1 / 3, 2 / 3, z] for z in (0, 3 / 8)] + [[2 / 3, 1 / 3, z] for z in (1 / 2, 7 / 8)]
