@@ -16,9 +16,10 @@ from crystalmesh.data import crystals, registry, splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_note, read_tensors
 from crystalmesh.learn import train as training
+from crystalmesh.learn.batches import scale, unscale
 from crystalmesh.learn.evaluate import evaluate
 from crystalmesh.learn.predict import predict
-from crystalmesh.learn.train import Run, scale, train, transfer, unscale
+from crystalmesh.learn.train import Run, train, transfer
 from crystalmesh.models import network
 from crystalmesh.represent import store
 from tests.conftest import SOME, TRAINING, TREE, write_project

@@ -1,4 +1,4 @@
-"""From features and labels to batches of tensors, in an order that only the seed decides."""
+"""What trainer and predictor share: the parts of a run as batches of tensors, and its targets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crystalmesh.config import Experiment, Project, Task
+from crystalmesh.config import Experiment, Project, Task, Training
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import Representation, representation
 from crystalmesh.represent.store import Features
+
+LARGEST_TANH = 0.9999  # of an output: ten standard deviations from the mean
+EVALUATION_BATCH = 64  # crystals; fixed, so that predictions do not depend on the training's
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Sample:
     def load(cls, project: Project, experiment: Experiment) -> "Sample":
         """The sample of the experiment's only or first fold; see `samples`."""
         return next(samples(project, experiment))[1]
+
+
+def several(experiment: Experiment) -> bool:
+    """Whether the experiment has more networks than one: their names then start with `place`."""
+    return experiment.fold == "all" or experiment.members is not None
+
+
+def place(fold: str, member: int) -> str:
+    """Where a network of several stands: the start of the names of its tensors."""
+    return f"fold{fold}.member{member}."
 
 
 def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sample]]:
@@ -123,3 +136,29 @@ class Batches:
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
             yield self.sample.maker.collate(items), torch.from_numpy(self.part.targets[rows])
+
+
+def descriptors(sample: Sample, part: Part) -> NDArray[np.float64]:
+    """The descriptors of a part's crystals, f64 [c, d], in its order."""
+    batches = Batches(sample, part, len(part.ids))
+    return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
+
+
+def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:
+    """Targets as the network learns them: standardised, and with `tanh` squeezed into (-1, 1).
+
+    tanh((y - mean) / (2 std)) is our reading of the scaling by tanh of Lee and Asahi, Comput.
+    Mater. Sci. 190, 110314 (2021): it takes weight from the targets far from the mean.
+    """
+    standard = (targets - mean) / std
+    return torch.tanh(standard / 2) if training.standardise == "tanh" else standard
+
+
+def unscale(outputs: Tensor, mean: float, std: float, training: Training) -> NDArray[np.float64]:
+    """Outputs [c, 1] of a network in the task's unit, f64 [c]: the inverse of `scale`."""
+    values = outputs.squeeze(1).double().numpy()
+    if training.standardise == "tanh":
+        inside = np.clip(values, -LARGEST_TANH, LARGEST_TANH)
+        values = np.log((1 + inside) / (1 - inside))  # 2 artanh
+    standardised: NDArray[np.float64] = values * std + mean
+    return standardised

@@ -15,9 +15,18 @@ from crystalmesh import numerics
 from crystalmesh.config import Experiment, Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_note, read_tensors, write_csv
-from crystalmesh.learn.batches import Batches, Part, Sample, samples
+from crystalmesh.learn.batches import (
+    EVALUATION_BATCH,
+    Batches,
+    Part,
+    Sample,
+    descriptors,
+    place,
+    samples,
+    several,
+    unscale,
+)
 from crystalmesh.learn.conformal import LEVEL, Calibration, sets
-from crystalmesh.learn.train import EVALUATION_BATCH, descriptors, place, several, unscale
 from crystalmesh.models import classical, network
 
 DIGITS = 6  # after the point, of predictions as published

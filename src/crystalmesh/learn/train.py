@@ -32,11 +32,19 @@ from crystalmesh.files import (
     write_json,
     write_tensors,
 )
-from crystalmesh.learn.batches import Batches, Part, Sample, samples
+from crystalmesh.learn.batches import (
+    EVALUATION_BATCH,
+    Batches,
+    Part,
+    Sample,
+    descriptors,
+    place,
+    samples,
+    scale,
+    several,
+    unscale,
+)
 from crystalmesh.models import classical, network
-
-LARGEST_TANH = 0.9999  # of an output: ten standard deviations from the mean
-EVALUATION_BATCH = 64  # crystals; fixed, so that predictions do not depend on the training's
 
 
 class Learner(pl.LightningModule):
@@ -158,26 +166,6 @@ class Learner(pl.LightningModule):
         }
 
 
-def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:
-    """Targets as the network learns them: standardised, and with `tanh` squeezed into (-1, 1).
-
-    tanh((y - mean) / (2 std)) is our reading of the scaling by tanh of Lee and Asahi, Comput.
-    Mater. Sci. 190, 110314 (2021): it takes weight from the targets far from the mean.
-    """
-    standard = (targets - mean) / std
-    return torch.tanh(standard / 2) if training.standardise == "tanh" else standard
-
-
-def unscale(outputs: Tensor, mean: float, std: float, training: Training) -> NDArray[np.float64]:
-    """Outputs [c, 1] of a network in the task's unit, f64 [c]: the inverse of `scale`."""
-    values = outputs.squeeze(1).double().numpy()
-    if training.standardise == "tanh":
-        inside = np.clip(values, -LARGEST_TANH, LARGEST_TANH)
-        values = np.log((1 + inside) / (1 - inside))  # 2 artanh
-    standardised: NDArray[np.float64] = values * std + mean
-    return standardised
-
-
 class EpochLine(Callback):
     """One line an epoch, for logs and pipes where a progress bar would only make noise."""
 
@@ -227,16 +215,6 @@ class Run:
         note = json.loads(read_note(path))
         note["rows"] = [tuple(row) for row in note["rows"]]
         return cls(read_tensors(path), **note)
-
-
-def several(experiment: Experiment) -> bool:
-    """Whether the experiment has more networks than one: their names then start with `place`."""
-    return experiment.fold == "all" or experiment.members is not None
-
-
-def place(fold: str, member: int) -> str:
-    """Where a network of several stands: the start of the names of its tensors."""
-    return f"fold{fold}.member{member}."
 
 
 def train(project: Project, group: str, name: str) -> None:
@@ -426,12 +404,6 @@ def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed:
     rows = [(1, metric(sample.train), metric(sample.val), 0.0)]
     seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
     return Run(tensors, rows, facts, seconds, cpu_seconds, "cpu")
-
-
-def descriptors(sample: Sample, part: Part) -> NDArray[np.float64]:
-    """The descriptors of a part's crystals, f64 [c, d], in its order."""
-    batches = Batches(sample, part, len(part.ids))
-    return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
 
 
 def _resumable(last: Path, name: str) -> Path | None:

@@ -17,9 +17,8 @@ from crystalmesh import files, numerics
 from crystalmesh.config import Project, lookup
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.learn.batches import Part, samples
+from crystalmesh.learn.batches import Part, place, samples, several
 from crystalmesh.learn.predict import Checkpoint, forward
-from crystalmesh.learn.train import place, several
 
 CRYSTALS = 800  # test crystals that are drawn, the first ones: more hide each other
 NEIGHBOURS = 5
