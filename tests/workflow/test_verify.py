@@ -63,7 +63,7 @@ def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(report: Path) -
     code, said = verify(report, "--from-checkpoints", "--cores", "1")
     assert code == 0, said
     assert said.count("same (taken as it is)") == 2 * 4
-    assert len(re.findall(r": PDF <- table <- metrics <- 4 predictions <- .*: traced\n", said)) == 4
+    assert len(re.findall(r": PDF <- table <- metrics <- 6 predictions <- .*: traced\n", said)) == 4
     assert f"{RESULTS}/predictions/{EXPERIMENT}.csv" in said
     # a checkpoint that is not the ledger's is not built on
     path = report / RESULTS / "checkpoints" / f"{EXPERIMENT}.safetensors"
