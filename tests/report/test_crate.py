@@ -30,7 +30,7 @@ def test_a_maintained_reader_finds_files_and_trainings(root: Path) -> None:
     files = {one.id: one["sha256"] for one in read.data_entities if "File" in str(one.type)}
     assert files == ledger["outputs"]
     actions = [one for one in read.contextual_entities if one.type == "CreateAction"]
-    assert len(actions) == len(cards) == 6
+    assert len(actions) == len(cards) == 4
     for action in actions:
         name = action["name"].removeprefix("training of ")
         assert f"checkpoints/{name}.safetensors" in {one.id for one in action["result"]}

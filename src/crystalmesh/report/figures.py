@@ -50,6 +50,7 @@ MARKERS = "os^D"  # with each of them all colours
 DASHES: Sequence[Any] = ("-", "--", ":", "-.")
 LINES = 6  # in one panel
 PANELS = 12  # of a figure with a panel a task and network
+FAR = 2.5  # times the median of a panel: an error beyond is not drawn
 MANY = 600  # more test crystals than this are drawn as counts in hexagons
 BINS = (0, 1, 3, 10, 30, 100, 300, 1000, 10**9)  # training crystals of a space group
 
@@ -242,8 +243,7 @@ def accuracy(
     ]
     if not shared:
         return None
-    task = shared[0].experiment.task
-    shared = [r for r in shared if r.experiment.task == task]
+    shared = max(_by_task(shared), key=len)  # the task that most methods have
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     try:
@@ -278,7 +278,7 @@ def accuracy(
     return Drawing(
         "accuracy",
         figure,
-        f"Test error of the {shared[0].task.title} against cost, all models trained on the same "
+        f"Test error of the {shared[0].task.title} against cost, models trained on the same "
         f"{count(len(shared[0].train))} crystals. Filled: one network (mean over its seeds); open: "
         "the ensemble of these seeds. Training costs epochs × crystals over the speed measured by "
         f"benchmarks/models.py ({machine}).",
@@ -333,17 +333,23 @@ def transfer(project: Project, found: Sequence[Result], looks: Looks) -> Drawing
         for result in group:
             source = result.experiment.pretrained
             lines.setdefault((result.method, source and source.name), []).append(result)
-        for own in lines.values():
-            own.sort(key=_train_size)
+        far = FAR * float(np.median([r.value for r in group]))
+        for every in lines.values():
+            own = sorted((r for r in every if r.value < far), key=_train_size)
+            if not own:
+                continue
             values = np.array([r.of_folds().mean() for r in own])
             spread = np.array([r.of_folds().std(ddof=1) for r in own])
             name = results.title(project, own[0])
             ax.errorbar(
                 [len(r.train) for r in own], values, yerr=spread, markersize=3,
-                fmt=f"{looks.marker(own[0])}-",
+                fmt=looks.marker(own[0]) + ("-" if _network(project, own[0]) else "--"),
                 color=looks.colour(own[0]), capsize=1.5, elinewidth=0.8, label=name,
             )  # fmt: skip
-        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 2, 5))
+        sizes = sorted({len(r.train) for r in group})
+        ax.set_xscale("log")
+        ax.set_xticks(sizes, [count(n) for n in sizes])
+        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         ax.margins(0.15)
         ax.set_title(group[0].task.title)
         ax.set_xlabel("target crystals to train on")
@@ -358,7 +364,7 @@ def transfer(project: Project, found: Sequence[Result], looks: Looks) -> Drawing
         figure,
         "Transfer learning: test error against the number of target crystals, mean and standard "
         "deviation over repeated splits. TL: all weights start from a network trained on formation "
-        "energies.",
+        f"energies. An error of more than {FAR} times the median of a panel is in the table alone.",
         "Line plots of the test error against the number of target crystals.",
     )
 
@@ -558,7 +564,10 @@ def learning_curves(
                 [len(r.train) for r in own], values, yerr=np.abs(bounds - values), fmt="o-",
                 color=looks.colour(own[0]), markersize=3, capsize=1.5, elinewidth=0.8,
             )  # fmt: skip
-        _log_axis(ax.xaxis, ax.set_xscale, ticks=(1, 3))
+        ends = [f([len(r.train) for r in group if r in drawn]) for f in (min, max)]
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(set(ends)), [count(n) for n in sorted(set(ends))])
+        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         if task.kind == "regression":
             _log_axis(ax.yaxis, ax.set_yscale)
         ax.margins(0.15)
@@ -618,12 +627,15 @@ def _model_legend(
     methods = {r.method: r for r in drawn}
     handles = [
         Line2D(
-            [], [], color=looks.colour(r), marker="o", markersize=3,
+            [], [], color=looks.colour(r), marker=looks.marker(r), markersize=3,
             label=results.title(project, r),
         )
         for r in sorted(methods.values(), key=lambda r: looks.methods.index(r.method))
     ] + list(extra)  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
+    wide = any(len(str(handle.get_label())) > 40 for handle in handles)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=min(len(handles), 2 if wide else 3)
+    )
 
 
 def space_groups(
@@ -648,7 +660,8 @@ def space_groups(
             bounds = np.array([results.interval(losses[which == b]) for b in bins]).T
             ax.errorbar(
                 np.array(bins) + 0.12 * (place - (len(chosen) - 1) / 2), means,
-                yerr=np.abs(bounds - means), fmt="o--" if dashed else "o-", markersize=2.8,
+                yerr=np.abs(bounds - means), markersize=2.8,
+                fmt=looks.marker(result) + ("--" if dashed else "-"),
                 color=looks.colour(result), capsize=1.2, elinewidth=0.7,
                 markerfacecolor="white" if dashed else None,
             )  # fmt: skip

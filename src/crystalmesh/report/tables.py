@@ -227,9 +227,9 @@ def labels_table(
         for name, task in params.tasks.items():
             labelled = len(results.targets(task, crystals[dataset]))
             bad = rejected[name]
-            if not labelled + bad:  # a label of another dataset
+            if name not in members or not labelled + bad:  # not of this split, or of this dataset
                 continue
-            fold = members.get(name, {}).get("0", {"train": [], "val": [], "test": []})
+            fold = members[name].get("0", {"train": [], "val": [], "test": []})
             sizes = [len(fold[part]) for part in ("train", "val", "test")]
             missing = len(crystals[dataset]) - labelled - bad
             row = [labelled, bad, missing, *sizes]
@@ -753,8 +753,12 @@ def repeated_table(project: Project, found: Sequence[Result]) -> Table:
     """Every method on the repeated splits: mean and standard deviation over the repeats."""
     known = results.single(project, found)
     repeated = [r for r in found if r not in known]
-    columns = list(dict.fromkeys((r.experiment.task, len(r.train)) for r in repeated))
     tasks = _tasks(repeated)
+    order = list(tasks)
+    columns = sorted(
+        {(r.experiment.task, len(r.train)) for r in repeated},
+        key=lambda column: (order.index(column[0]), column[1]),
+    )
     table = Table(
         "repeated",
         ("task", "model", "representation", "pretrained", "n_train", "repeats", "mean", "std",
