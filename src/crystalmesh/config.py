@@ -172,6 +172,11 @@ class Experiment(Settings):
     )
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
 
+    @property
+    def several(self) -> bool:
+        """Whether it has more networks than one: one a fold, one a member of an ensemble."""
+        return self.fold == "all" or self.members is not None
+
 
 class Stability(Settings):
     """Which displacements are tried on how many crystals; see `crystalmesh.report.stability`."""
@@ -498,7 +503,7 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
                 f"params.yaml: {where}.pretrained: {source.name} is of another model or"
                 " representation"
             )
-        if first.fold == "all" or first.members:
+        if first.several:
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
                 " experiment with one"

@@ -50,15 +50,15 @@ class Sample:
         """The sample of the experiment's only or first fold; see `samples`."""
         return next(samples(project, experiment))[1]
 
+    def descriptors(self, part: Part) -> NDArray[np.float64]:
+        """The descriptors of a part's crystals, f64 [c, d], in its order."""
+        batches = Batches(self, part, len(part.ids))
+        return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
 
-def several(experiment: Experiment) -> bool:
-    """Whether the experiment has more networks than one: their names then start with `place`."""
-    return experiment.fold == "all" or experiment.members is not None
 
-
-def place(fold: str, member: int) -> str:
-    """Where a network of several stands: the start of the names of its tensors."""
-    return f"fold{fold}.member{member}."
+def place(experiment: Experiment, fold: str, member: int) -> str:
+    """Where a network of an experiment stands: the start of its tensors' names, "" if it is one."""
+    return f"fold{fold}.member{member}." if experiment.several else ""
 
 
 def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sample]]:
@@ -110,13 +110,17 @@ class Batches:
     Args:
         sample: where the features are.
         part: the crystals.
-        batch_size: crystals a batch; a remainder of one joins the batch before it, as batch
-            normalisation needs two.
+        batch_size: crystals a batch, by default as in evaluation; a remainder of one joins the
+            batch before it, as batch normalisation needs two.
         shuffle: seed of the order, or None for the order of the part.
     """
 
     def __init__(
-        self, sample: Sample, part: Part, batch_size: int, shuffle: Sequence[int] | None = None
+        self,
+        sample: Sample,
+        part: Part,
+        batch_size: int = EVALUATION_BATCH,
+        shuffle: Sequence[int] | None = None,
     ) -> None:
         self.sample, self.part = sample, part
         order = np.arange(len(part.ids))
@@ -136,12 +140,6 @@ class Batches:
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
             yield self.sample.maker.collate(items), torch.from_numpy(self.part.targets[rows])
-
-
-def descriptors(sample: Sample, part: Part) -> NDArray[np.float64]:
-    """The descriptors of a part's crystals, f64 [c, d], in its order."""
-    batches = Batches(sample, part, len(part.ids))
-    return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
 
 
 def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:

@@ -15,17 +15,7 @@ from crystalmesh import numerics
 from crystalmesh.config import Experiment, Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_note, read_tensors, write_csv
-from crystalmesh.learn.batches import (
-    EVALUATION_BATCH,
-    Batches,
-    Part,
-    Sample,
-    descriptors,
-    place,
-    samples,
-    several,
-    unscale,
-)
+from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, unscale
 from crystalmesh.learn.conformal import LEVEL, Calibration, sets
 from crystalmesh.models import classical, network
 
@@ -134,12 +124,12 @@ def _members(
     parts = (sample.calibration, sample.test)
     found = []
     for member in range(experiment.members or 1):
-        prefix = place(fold, member) if several(experiment) else ""
+        prefix = place(experiment, fold, member)
         facts, tensors = checkpoint.run(prefix)
         if project.params.models[experiment.model].training is None:
             settings = checkpoint.note["model"]["network"]
             calibration, test = (
-                classical.apply(settings, tensors, descriptors(sample, part)) for part in parts
+                classical.apply(settings, tensors, sample.descriptors(part)) for part in parts
             )
         else:
             net = checkpoint.network(prefix, task.outputs)
@@ -209,6 +199,6 @@ def forward(net: nn.Module, sample: Sample, part: Part, *, vectors: bool = False
     apply: Callable[[Mapping[str, Tensor]], Tensor] = net.vector if vectors else net  # type: ignore[assignment]
     outputs: list[Float[Tensor, "b out"]] = []
     with torch.inference_mode():
-        for inputs, _ in Batches(sample, part, EVALUATION_BATCH):
+        for inputs, _ in Batches(sample, part):
             outputs.append(apply({key: value.to(device) for key, value in inputs.items()}).cpu())
     return torch.cat(outputs)

@@ -32,18 +32,7 @@ from crystalmesh.files import (
     write_json,
     write_tensors,
 )
-from crystalmesh.learn.batches import (
-    EVALUATION_BATCH,
-    Batches,
-    Part,
-    Sample,
-    descriptors,
-    place,
-    samples,
-    scale,
-    several,
-    unscale,
-)
+from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
 from crystalmesh.models import classical, network
 
 
@@ -101,7 +90,7 @@ class Learner(pl.LightningModule):
         )
 
     def val_dataloader(self) -> Batches:
-        return Batches(self.sample, self.sample.val, EVALUATION_BATCH)
+        return Batches(self.sample, self.sample.val)
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
@@ -235,12 +224,12 @@ def train(project: Project, group: str, name: str) -> None:
     inputs = _inputs(project, experiment)
     identity = canonical_json([settings, inputs, tier])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    multiple = several(experiment)
+    multiple = experiment.several
     start = pretrained(project, experiment)
     runs: dict[str, Run] = {}
     for fold, sample in samples(project, experiment):
         for member in range(experiment.members or 1):
-            prefix = place(fold, member) if multiple else ""
+            prefix = place(experiment, fold, member)
             label = f"{name} fold {fold} member {member}" if multiple else name
             own = scratch / prefix.rstrip(".") if multiple else scratch
             run = Run.load(own / "done.safetensors")
@@ -383,11 +372,11 @@ def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed:
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
     began = time.perf_counter(), time.process_time()
     classes = task.classes if task.kind == "classification" else None
-    inputs, targets = descriptors(sample, sample.train), sample.train.targets
+    inputs, targets = sample.descriptors(sample.train), sample.train.targets
     tensors = classical.fit(model.network, inputs, targets, seed, classes)
 
     def metric(part: Part) -> float:
-        values = classical.apply(model.network, tensors, descriptors(sample, part))
+        values = classical.apply(model.network, tensors, sample.descriptors(part))
         if classes is not None:
             return 100.0 * float((values.argmax(axis=1) == part.targets).mean())
         return float(np.abs(values - part.targets).mean())

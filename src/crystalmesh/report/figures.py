@@ -322,7 +322,7 @@ def calibration(project: Project, found: Sequence[Result], looks: Looks) -> Draw
 
 def transfer(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
     """Learning curves over repeated splits, with and without pretraining."""
-    repeated = [r for r in found if r not in results.single(project, found)]
+    repeated = results.repeated(project, found)
     if not any(r.experiment.pretrained for r in repeated):
         return None
     groups = list(_by_task(repeated))

@@ -17,7 +17,7 @@ from crystalmesh import files, numerics
 from crystalmesh.config import Project, lookup
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.learn.batches import Part, place, samples, several
+from crystalmesh.learn.batches import Part, place, samples
 from crystalmesh.learn.predict import Checkpoint, forward
 
 CRYSTALS = 800  # test crystals that are drawn, the first ones: more hide each other
@@ -51,9 +51,7 @@ def describe(project: Project, report: str, name: str) -> dict[str, Any]:
         raise CrystalmeshError(f"params.yaml: reports.{report}.maps: {name} has no network")
     fold, sample = next(samples(project, experiment))
     task = project.params.tasks[experiment.task]
-    net = Checkpoint.load(project, report, name).network(
-        place(fold, 0) if several(experiment) else "", task.outputs
-    )
+    net = Checkpoint.load(project, report, name).network(place(experiment, fold, 0), task.outputs)
     part = Part(
         sample.test.ids[:CRYSTALS], sample.test.formulas[:CRYSTALS], sample.test.targets[:CRYSTALS]
     )

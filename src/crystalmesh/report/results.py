@@ -224,6 +224,12 @@ def single(project: Project, results: Sequence[Result]) -> list[Result]:
     return [r for r in results if r.experiment.fold != "all" or r.experiment.split in official]
 
 
+def repeated(project: Project, results: Sequence[Result]) -> list[Result]:
+    """The experiments on repeated splits: all but the `single` ones."""
+    names = {r.name for r in single(project, results)}
+    return [r for r in results if r.name not in names]
+
+
 def folds(results: Sequence[Result], benchmark: str) -> list[Result]:
     """The experiments on all official folds of a benchmark."""
     return [r for r in results if r.experiment.split == benchmark and r.experiment.fold == "all"]

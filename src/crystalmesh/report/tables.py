@@ -751,8 +751,7 @@ def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str,
 
 def repeated_table(project: Project, found: Sequence[Result]) -> Table:
     """Every method on the repeated splits: mean and standard deviation over the repeats."""
-    known = results.single(project, found)
-    repeated = [r for r in found if r not in known]
+    repeated = results.repeated(project, found)
     tasks = _tasks(repeated)
     order = list(tasks)
     columns = sorted(
