@@ -308,11 +308,9 @@ class _Reject(Exception):  # noqa: N818 (an entry rejected is no error)
 
 def check(entry: mpjson.Entry, rules: Rules) -> Checked:
     """Validate one entry, all but the uniqueness of its id."""
-    try:
-        crystal = _crystal(entry, rules)
-    except _Reject as fault:
-        rejection = Rejection(entry.position, entry.id, "crystal", *fault.args)
-        return Checked(entry.position, None, {}, (rejection,))
+    crystal = accept(entry, rules)
+    if isinstance(crystal, Rejection):
+        return Checked(entry.position, None, {}, (crystal,))
     values = dict(entry.labels)
     number = space_group(crystal, rules.symprec)
     if number is not None:
@@ -331,6 +329,14 @@ def check(entry: mpjson.Entry, rules: Rules) -> Checked:
     refused = {s.label for s in rules.scopes if s.name in {r.scope for r in rejections}}
     labels = {label: value for label, value in labels.items() if label not in refused}
     return Checked(entry.position, crystal, labels, tuple(rejections))
+
+
+def accept(entry: mpjson.Entry, rules: Rules) -> Crystal | Rejection:
+    """The crystal of an entry (its formula still empty), or why there is none."""
+    try:
+        return _crystal(entry, rules)
+    except _Reject as fault:
+        return Rejection(entry.position, entry.id, "crystal", *fault.args)
 
 
 def _crystal(entry: mpjson.Entry, rules: Rules) -> Crystal:

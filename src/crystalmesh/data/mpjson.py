@@ -214,7 +214,7 @@ def _row(where: str, position: int, row: Any, columns: dict[str, int]) -> Entry:
     if not isinstance(row, list) or len(row) <= max(columns.values()):
         raise CrystalmeshError(f"{where}: not a row with a value for each of the columns")
     values = {label: row[columns[name]] for name, label in COLUMNS.items() if name in columns}
-    return _entry(position, row[columns["mpid"]], row[columns["structure"]], values)
+    return entry(position, row[columns["mpid"]], row[columns["structure"]], values)
 
 
 def _document(where: str, position: int, document: Any) -> Entry:
@@ -232,7 +232,7 @@ def _document(where: str, position: int, document: Any) -> Entry:
         "g_vrh": _modulus(document, "shear_modulus", "g_vrh"),
         "n": document.get("n"),
     }
-    return _entry(position, document["material_id"], document["structure"], values)
+    return entry(position, document["material_id"], document["structure"], values)
 
 
 def _modulus(document: dict[str, Any], name: str, older: str) -> Any:
@@ -241,8 +241,11 @@ def _modulus(document: dict[str, Any], name: str, older: str) -> Any:
     return value.get("vrh", value.get(older)) if isinstance(value, dict) else value
 
 
-def _entry(position: int, name: Any, structure: Any, values: dict[str, Any]) -> Entry:
-    """The parts of a pymatgen structure, read without building one: that would take minutes."""
+def entry(position: int, name: Any, structure: Any, values: dict[str, Any]) -> Entry:
+    """The parts of a pymatgen structure (a dictionary), read without building one.
+
+    That would take minutes for a whole file. What is wrong with it stands in `fault`.
+    """
     lattice, frac = np.full((3, 3), np.nan), np.empty((0, 3))
     species: tuple[Species, ...] = ()
     fault = ""
