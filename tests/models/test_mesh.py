@@ -88,6 +88,55 @@ def test_output_is_the_head_of_the_vector() -> None:
     assert torch.equal(net.head(vector), net(data))
 
 
+def trained(settings: dict[str, Any]) -> Network:
+    """A network whose normalisations are not trivial: some factors are negative."""
+    torch.manual_seed(0)
+    net = Network(settings, 1)
+    with torch.no_grad():
+        net.pooled.norm.weight.normal_()
+    for seed in range(3):
+        net(batch([30, 20], seed))
+    return net.eval()
+
+
+@pytest.mark.parametrize("last_activation", [False, True])
+def test_shares_tell_which_faces_the_vector_is_from(last_activation: bool) -> None:
+    net = trained(SMALL | {"last_activation": last_activation})
+    data = batch([30, 20])
+    share = net.deciding(data)
+    assert share.shape == (50,)
+    torch.testing.assert_close(share[:30].sum(), torch.tensor(1.0))
+    torch.testing.assert_close(share[30:].sum(), torch.tensor(1.0))
+    # The same by brute force: the vector of each face as if it were alone.
+    alone = net.vector(data | {"pointer": torch.arange(51)})  # [50, 16]
+    if not last_activation:  # a rectified channel does not tell where its maximum was
+        for start, stop in ((0, 30), (30, 50)):
+            first = alone[start:stop].argmax(dim=0)
+            counts = torch.bincount(first, minlength=stop - start)
+            torch.testing.assert_close(share[start:stop], counts / alone.shape[1])
+
+
+def test_a_face_without_a_share_changes_nothing() -> None:
+    net = trained(SMALL)
+    data = batch([30, 20])
+    kept = net.deciding(data) > 0
+    assert 2 <= kept.sum() < 40
+    sizes = torch.stack([kept[:30].sum(), kept[30:].sum()])
+    pointer = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+    fewer = {k: pointer if k == "pointer" else v[kept] for k, v in data.items()}
+    torch.testing.assert_close(net.vector(fewer), net.vector(data), rtol=0, atol=1e-6)
+    torch.testing.assert_close(net(fewer), net(data))
+
+
+def test_of_equal_faces_the_first_has_the_share() -> None:
+    net = trained(SMALL)
+    data = batch([30])
+    twice = {k: torch.cat([v, v]) if k != "pointer" else 2 * v for k, v in data.items()}
+    share = net.deciding(twice)
+    assert share[30:].count_nonzero() == 0
+    torch.testing.assert_close(share[:30], net.deciding(data))
+
+
 def test_frozen_output() -> None:
     torch.manual_seed(0)
     net = Network(SMALL, 1)

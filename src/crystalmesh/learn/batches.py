@@ -113,6 +113,8 @@ class Batches:
         batch_size: crystals a batch, by default as in evaluation; a remainder of one joins the
             batch before it, as batch normalisation needs two.
         shuffle: seed of the order, or None for the order of the part.
+        share: (rank, processes): this process gets its share of each batch. A remainder that is
+            not enough for all processes joins the batch before it.
     """
 
     def __init__(
@@ -121,16 +123,20 @@ class Batches:
         part: Part,
         batch_size: int = EVALUATION_BATCH,
         shuffle: Sequence[int] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.sample, self.part = sample, part
         order = np.arange(len(part.ids))
         if shuffle is not None:
             order = np.random.default_rng(list(shuffle)).permutation(order)
         starts = list(range(0, len(order), batch_size))
-        if len(starts) > 1 and len(order) - starts[-1] == 1:
+        rank, processes = share
+        if len(starts) > 1 and len(order) - starts[-1] < max(2, processes):
             starts.pop()
         stops = [*starts[1:], len(order)]
-        self._rows = [order[a:b] for a, b in zip(starts, stops, strict=True)]
+        self._rows = [
+            np.array_split(order[a:b], processes)[rank] for a, b in zip(starts, stops, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -17,12 +18,15 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
 from crystalmesh.config import Experiment, Project, Task, Training
+from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
     canonical_json,
     read_note,
@@ -34,6 +38,31 @@ from crystalmesh.files import (
 )
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
 from crystalmesh.models import classical, network
+from crystalmesh.models.processes import counted, gathered, rank, several
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What trains a network. Several devices share each batch, a process a device.
+
+    Attributes:
+        accelerator: of lightning: auto, cpu, gpu, ...
+        count: devices of a node.
+        nodes: of a cluster.
+        strategy: of lightning: auto, ddp, ...
+    """
+
+    accelerator: str = "auto"
+    count: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+
+    @property
+    def processes(self) -> int:
+        return self.count * self.nodes
+
+
+ONE = Devices()
 
 
 class Learner(pl.LightningModule):
@@ -87,19 +116,24 @@ class Learner(pl.LightningModule):
             self.sample.train,
             self.training_settings.batch_size,
             shuffle=(self.seed, self.current_epoch),
+            share=(self.global_rank, self.trainer.world_size),
         )
 
     def val_dataloader(self) -> Batches:
-        return Batches(self.sample, self.sample.val)
+        share = (self.global_rank, self.trainer.world_size)
+        return Batches(self.sample, self.sample.val, share=share)
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        seed = self.seed * 1_000_003 + self.current_epoch
+        torch.manual_seed(seed + 1_000_000_007 * self.global_rank)
         self._losses.clear()
 
     def training_step(self, batch: tuple[Mapping[str, Tensor], Tensor], _: int) -> Tensor:
         inputs, targets = batch
         loss = self.loss(self.net(inputs), targets)
         self._losses.append((loss.item(), len(targets)))
+        if several():  # gradients are averaged over processes, of which some have a crystal more
+            loss = loss * (len(targets) * self.trainer.world_size / counted(targets))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -109,18 +143,22 @@ class Learner(pl.LightningModule):
         self._outputs.append(self.net(batch[0]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        value = self.metric(torch.cat(self._outputs), self.sample.val.targets)
+        # of each batch, the share of each process
+        outputs = [share for batch in zip(*gathered(self._outputs), strict=True) for share in batch]
+        value = self.metric(torch.cat(outputs), self.sample.val.targets)
         if not math.isfinite(value):
             value = math.inf if self.task.kind == "regression" else 0.0
         self.log("val_metric", torch.tensor(value, dtype=torch.float64))
-        weights = [n for _, n in self._losses]
-        train_loss = float(np.average([loss for loss, _ in self._losses], weights=weights))
+        losses = [pair for process in gathered(self._losses) for pair in process]
+        weights = [n for _, n in losses]
+        train_loss = float(np.average([loss for loss, _ in losses], weights=weights))
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append((self.current_epoch, train_loss, value, lr))
         now = time.perf_counter()
         self.seconds, self._started = self.seconds + now - self._started, now
         now = time.process_time()
-        self.cpu_seconds, self._cpu_started = self.cpu_seconds + now - self._cpu_started, now
+        self.cpu_seconds += sum(gathered(now - self._cpu_started))
+        self._cpu_started = now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = list(self.rows)
@@ -163,6 +201,8 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Learner)
+        if not trainer.is_global_zero:
+            return
         epoch, loss, value, _ = pl_module.rows[-1]
         print(
             f"{self.name}: epoch {epoch + 1}/{trainer.max_epochs}"
@@ -206,15 +246,16 @@ class Run:
         return cls(read_tensors(path), **note)
 
 
-def train(project: Project, group: str, name: str) -> None:
+def train(project: Project, group: str, name: str, devices: Devices = ONE) -> None:
     """The stage `train`: fit the experiment's networks, each of the epoch that validates best.
 
     Writes the checkpoint, the history (no times: it must come out the same again) and the card
     (data, settings, numerics, device, times). An interrupted training continues from its last
-    whole epoch.
+    whole epoch. Of several processes, each runs this, and the first one writes.
 
     Raises:
-        CrystalmeshError: unknown experiment, missing or damaged inputs, no training crystals.
+        CrystalmeshError: unknown experiment, missing or damaged inputs, no training crystals,
+            devices that are not there.
     """
     experiment = project.params.experiment(group, name)
     model, tier = project.params.models[experiment.model], project.params.numerics(group)
@@ -222,7 +263,8 @@ def train(project: Project, group: str, name: str) -> None:
     _quiet()
     settings = project.params.settings(experiment)
     inputs = _inputs(project, experiment)
-    identity = canonical_json([settings, inputs, tier])
+    parallel = {"parallel": vars(devices)} if devices.processes > 1 else {}
+    identity = canonical_json([settings, inputs, tier, *([parallel] if parallel else [])])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     multiple = experiment.several
     start = pretrained(project, experiment)
@@ -238,12 +280,14 @@ def train(project: Project, group: str, name: str) -> None:
                 if model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    run = _fit(project, experiment, sample, seed, own, label, start)
-                if multiple:
+                    run = _fit(project, experiment, sample, seed, own, label, start, devices)
+                if multiple and rank() == 0:
                     for path in own.glob("*.ckpt"):
                         path.unlink()
                     run.save(own / "done.safetensors")
             runs[prefix] = run
+    if rank() > 0:
+        return
     tensors = {
         prefix + key: value for prefix, run in runs.items() for key, value in run.tensors.items()
     }
@@ -267,6 +311,7 @@ def train(project: Project, group: str, name: str) -> None:
             "data": inputs,
             "numerics": numerics.describe(tier, device),
             "device": _device_name(device),
+            **parallel,
             "train_seconds": round(sum(run.seconds for run in runs.values()), 1),
             "cpu_seconds": round(sum(run.cpu_seconds for run in runs.values()), 1),
             "code": provenance.code(),
@@ -308,10 +353,16 @@ def _fit(
     scratch: Path,
     label: str,
     start: Mapping[str, Tensor],
+    devices: Devices,
 ) -> Run:
     """Train one network by gradients."""
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
     training = project.params.training(experiment)
+    fewest = min(training.batch_size, len(sample.train.ids), len(sample.val.ids))
+    if devices.processes > 1 and fewest < devices.processes:
+        raise CrystalmeshError(
+            f"{label}: {devices.processes} processes for {fewest} crystals; use fewer devices"
+        )
     torch.manual_seed(seed)
     net = network(model.architecture, model.network, task.outputs)
     transfer(net, start)
@@ -325,29 +376,39 @@ def _fit(
         enable_version_counter=False,
     )
     on_terminal = sys.stderr.isatty()
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=training.epochs,
-        deterministic=True,
-        logger=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        enable_model_summary=False,
-        enable_progress_bar=on_terminal,
-        callbacks=[
-            best,
-            EarlyStopping(
-                "val_metric", mode=best.mode, patience=training.patience, check_finite=False
-            ),
-            RichProgressBar() if on_terminal else EpochLine(label),
-        ],
-    )
+    # Lightning would take every job of Slurm for one in which srun has started the processes.
+    started = devices.processes > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    try:
+        trainer = pl.Trainer(
+            accelerator=devices.accelerator,
+            devices=devices.count,
+            num_nodes=devices.nodes,
+            strategy=devices.strategy,
+            plugins=None if started else LightningEnvironment(),
+            use_distributed_sampler=False,  # batches are shared out by `Batches`
+            max_epochs=training.epochs,
+            deterministic=True,
+            logger=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            enable_model_summary=False,
+            enable_progress_bar=on_terminal,
+            callbacks=[
+                best,
+                EarlyStopping(
+                    "val_metric", mode=best.mode, patience=training.patience, check_finite=False
+                ),
+                RichProgressBar() if on_terminal else EpochLine(label),
+            ],
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:  # what it has not
+        raise CrystalmeshError(f"{label}: {error}") from error
     try:
         trainer.fit(learner, ckpt_path=_resumable(scratch / "last.ckpt", label), weights_only=True)
     except SystemExit as stop:  # lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    trainer.strategy.barrier()  # the first process removes the file when all have read it
     tensors = {
         key.removeprefix("net."): publish(value, model.checkpoint).numpy()
         for key, value in state.items()
@@ -430,7 +491,9 @@ def _quiet() -> None:
     """Silence lightning's advertisements and what does not concern the reader of a log."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Of torch's deprecated names that lightning uses, and of a resumed training's own files.
-    for message in (".*LeafSpec.*", ".*exists and is not empty.*"):
+    # The metric that is logged is the same in each process; of Slurm, see `_fit`.
+    other = (".*sync_dist=True.*", ".*`srun` command is available.*")
+    for message in (".*LeafSpec.*", ".*exists and is not empty.*", *other):
         warnings.filterwarnings("ignore", message=message)
 
 

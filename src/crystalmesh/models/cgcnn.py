@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
-from crystalmesh.models.layers import update_running
+from crystalmesh.models.layers import BatchNorm, update_running
+from crystalmesh.models.processes import averaged, counted, summed
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -45,21 +46,23 @@ class GatedSum(torch.autograd.Function):
         beta: Float[Tensor, " 2*a"],
         neighbour: Int[Tensor, "n k"],
         eps: float,
+        count: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, k = neighbour.shape
         width = own.shape[1]
         z = other.index_select(0, neighbour.view(-1))  # [n*k, 2a]
         z.addmm_(edges.view(n * k, -1), weight.t())
         z = z.view(n, k, width).add_(own[:, None])
-        mean = z.mean(dim=(0, 1))
+        mean = averaged(z.mean(dim=(0, 1)), n * k, count)
         z -= mean
-        variance = torch.mul(z, z).mean(dim=(0, 1))
+        variance = averaged(torch.mul(z, z).mean(dim=(0, 1)), n * k, count)
         inverse = torch.rsqrt(variance + eps)
         y = torch.addcmul(beta, z, gamma * inverse)
         gate, core = y.chunk(2, dim=2)
         total = (torch.sigmoid(gate).mul_(F.softplus(core))).sum(dim=1)  # [n, a]
         ctx.save_for_backward(z, edges, inverse, gamma, beta, neighbour)
         ctx.mark_non_differentiable(mean, variance)
+        ctx.count = count
         return total, mean, variance
 
     @staticmethod
@@ -79,12 +82,12 @@ class GatedSum(torch.autograd.Function):
         dbeta = dy.sum(dim=(0, 1))
         dgamma = torch.mul(dy, z, out=y).sum(dim=(0, 1)) * inverse
         scale = gamma * inverse
-        dz = dy.mul_(scale).sub_(scale * dbeta / rows)
-        dz.addcmul_(z, -scale * inverse * dgamma / rows)
+        dz = dy.mul_(scale).sub_(scale * summed(dbeta) / ctx.count)
+        dz.addcmul_(z, -scale * inverse * summed(dgamma) / ctx.count)
         flat = dz.view(rows, width)
         dother = grad.new_zeros(n, width).index_add_(0, neighbour.view(-1), flat)
         dweight = flat.t() @ edges.view(rows, -1)
-        return dz.sum(dim=1), dother, None, dweight, dgamma, dbeta, None, None
+        return dz.sum(dim=1), dother, None, dweight, dgamma, dbeta, None, None, None
 
 
 class Convolution(nn.Module):
@@ -100,7 +103,7 @@ class Convolution(nn.Module):
         self.atom = atom
         self.full = nn.Linear(2 * atom + gaussians, 2 * atom)
         self.edge_norm = nn.BatchNorm1d(2 * atom)
-        self.atom_norm = nn.BatchNorm1d(atom)
+        self.atom_norm = BatchNorm(atom)
 
     def forward(
         self,
@@ -113,10 +116,11 @@ class Convolution(nn.Module):
         own = torch.addmm(self.full.bias, atoms, weight[:, :a].t())  # [n, 2a]
         other = atoms @ weight[:, a : 2 * a].t()
         if self.training:
+            gamma, beta, count = norm.weight, norm.bias, counted(neighbour.view(-1))
             total, mean, variance = GatedSum.apply(  # type: ignore[no-untyped-call]
-                own, other, edges, weight[:, 2 * a :], norm.weight, norm.bias, neighbour, norm.eps
+                own, other, edges, weight[:, 2 * a :], gamma, beta, neighbour, norm.eps, count
             )
-            update_running(norm, mean, variance, neighbour.numel())
+            update_running(norm, mean, variance, count)
         else:
             z = other[neighbour] + edges @ weight[:, 2 * a :].t() + own[:, None]  # [n, k, 2a]
             z = norm(z.flatten(0, 1)).view_as(z)

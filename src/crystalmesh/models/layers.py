@@ -9,6 +9,35 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crystalmesh.models.processes import averaged, counted, several, summed
+
+
+class Summed(torch.autograd.Function):
+    """The sum over processes; each of their losses depends on it."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        return summed(values)
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        return summed(grad)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over rows; those of all processes that share the batch."""
+
+    def forward(self, rows: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
+        if not (self.training and several()):
+            return super().forward(rows)
+        count = counted(rows)
+        mean: Tensor = Summed.apply(rows.sum(dim=0)) / count  # type: ignore[no-untyped-call]
+        centred = rows - mean
+        square = (centred * centred).sum(dim=0)
+        variance: Tensor = Summed.apply(square) / count  # type: ignore[no-untyped-call]
+        update_running(self, mean, variance, count)
+        return torch.addcmul(self.bias, centred, self.weight * torch.rsqrt(variance + self.eps))
+
 
 class Layer(nn.Module):
     """Linear, batch normalisation, ReLU, on rows."""
@@ -16,7 +45,7 @@ class Layer(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
-        self.norm = nn.BatchNorm1d(outputs)
+        self.norm = BatchNorm(outputs)
 
     def forward(self, rows: Float[Tensor, "r i"]) -> Float[Tensor, "r o"]:
         return F.relu(self.norm(self.linear(rows)), inplace=True)
@@ -60,10 +89,11 @@ class LinearNormMax(torch.autograd.Function):
         beta: Float[Tensor, " c"],
         pointer: Int[Tensor, " b+1"],
         eps: float,
+        count: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         sign = torch.where(gamma < 0, -1.0, 1.0)
         signed = (weight * sign[:, None]).t().contiguous()  # [k, c]
-        mean = rows.mean(dim=0)
+        mean = averaged(rows.mean(dim=0), len(rows), count)
         centred = rows - mean
         bounds = pointer.tolist()
         top = rows.new_empty(len(bounds) - 1, len(weight))
@@ -75,30 +105,30 @@ class LinearNormMax(torch.autograd.Function):
             gram.addmm_(part.t(), part)
             place[crystal] += start
         top *= sign
-        variance = ((weight @ gram) * weight).sum(dim=1) / len(rows)
+        variance = ((weight @ summed(gram)) * weight).sum(dim=1) / count
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(centred, weight, gamma, inverse, gram, top, place)
         channel_mean = weight @ mean
         ctx.mark_non_differentiable(channel_mean, variance)
-        ctx.bounds = bounds
+        ctx.bounds, ctx.count = bounds, count
         return torch.addcmul(beta, top, gamma * inverse), channel_mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight, gamma, inverse, gram, top, place = ctx.saved_tensors
-        count = len(centred)
+        count = ctx.count
         dbeta = grad.sum(dim=0)
         dgamma = (grad * top).sum(dim=0) * inverse
         through = grad * (gamma * inverse)  # [b, c], to the one row that was the maximum
-        statistics = gamma * inverse * inverse * dgamma / count  # [c]
+        statistics = gamma * inverse * inverse * summed(dgamma) / count  # [c]
         drows = centred @ (weight.t() @ (weight * -statistics[:, None]))
-        drows -= (gamma * inverse * dbeta / count) @ weight
+        drows -= (gamma * inverse * summed(dbeta) / count) @ weight
         dweight = -statistics[:, None] * (weight @ gram)
         for crystal in range(len(grad)):
             chosen, coefficient = place[crystal], through[crystal][:, None]
             drows.index_add_(0, chosen, weight * coefficient)
             dweight.addcmul_(centred.index_select(0, chosen), coefficient)
-        return drows, dweight, dgamma, dbeta, None, None
+        return drows, dweight, dgamma, dbeta, None, None, None
 
 
 class PooledLayer(nn.Module):
@@ -116,16 +146,16 @@ class PooledLayer(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         if self.training:
+            count = counted(rows)
             pooled, mean, variance = LinearNormMax.apply(  # type: ignore[no-untyped-call]
-                rows, linear.weight, norm.weight, norm.bias, pointer, norm.eps
+                rows, linear.weight, norm.weight, norm.bias, pointer, norm.eps, count
             )
             # The bias of the linear layer shifts the mean and cancels everywhere else.
-            update_running(norm, mean + linear.bias.detach(), variance, len(rows))
+            update_running(norm, mean + linear.bias.detach(), variance, count)
             # Keeps the bias in the graph: its gradient is zero, not absent.
             out: Tensor = pooled + 0.0 * linear.bias
             return out
-        sign = torch.where(norm.weight < 0, -1.0, 1.0)
-        signed = (linear.weight * sign[:, None]).t()
+        sign, signed = self._signed()
         bounds = pointer.tolist()
         tops = [(rows[a:b] @ signed).amax(dim=0) for a, b in pairwise(bounds)]
         top = torch.stack(tops) * sign + linear.bias
@@ -134,6 +164,25 @@ class PooledLayer(nn.Module):
             top - norm.running_mean,
             norm.weight * torch.rsqrt(norm.running_var + norm.eps),
         )
+
+    def deciding(
+        self, rows: Float[Tensor, "r k"], pointer: Int[Tensor, " b+1"]
+    ) -> Float[Tensor, " r"]:
+        """Each row's share of the maximum: of the channels, how many have their maximum there.
+
+        The shares of a crystal's rows add up to 1. Of rows with the same value the first counts.
+        """
+        _, signed = self._signed()
+        counts = [
+            torch.bincount((rows[a:b] @ signed).argmax(dim=0), minlength=b - a)
+            for a, b in pairwise(pointer.tolist())
+        ]
+        return torch.cat(counts) / signed.shape[1]
+
+    def _signed(self) -> tuple[Float[Tensor, " c"], Float[Tensor, "k c"]]:
+        """Signs of the normalisation's factors, and weights with them: always a maximum."""
+        sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
+        return sign, (self.linear.weight * sign[:, None]).t()
 
 
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, rows: int) -> None:

@@ -78,6 +78,19 @@ class Network(nn.Module):
 
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b c"]:
         """What the head reads of each crystal: the maximum over its faces."""
+        pooled: Tensor = self.pooled(self._faces(batch), batch["pointer"])  # [b, c]
+        return F.relu(pooled) if self.last_activation else pooled
+
+    def deciding(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " f"]:
+        """Each face's share of `vector`: of its numbers, how many are from this face.
+
+        A face of share 0 could be left out, and the prediction would be the same. The shares of a
+        crystal's faces add up to 1. Of a trained network, which must be in evaluation mode.
+        """
+        return self.pooled.deciding(self._faces(batch), batch["pointer"])
+
+    def _faces(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "f k"]:
+        """What the last layer before the pooling reads of each face."""
         atoms = F.embedding_bag(batch["numbers"], self.elements, mode="mean")  # [f, 92]
         rows = torch.cat(
             [
@@ -88,8 +101,8 @@ class Network(nn.Module):
             ],
             dim=1,
         )  # [f, 256]
-        pooled: Tensor = self.pooled(self.shared(rows), batch["pointer"])  # [b, c]
-        return F.relu(pooled) if self.last_activation else pooled
+        faces: Tensor = self.shared(rows)
+        return faces
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b out"]:
         out: Tensor = self.head(self.vector(batch))
