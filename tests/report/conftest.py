@@ -1,6 +1,7 @@
 """A tiny project with made-up results in every format that the report reads."""
 
 import gzip
+import json
 import math
 import shutil
 import zlib
@@ -10,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from crystalmesh import config, files
 from crystalmesh.config import Project
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystal, Crystals, save
-from crystalmesh.report import figures, ledger, metrics, paper, published, tables
+from crystalmesh.models import network
+from crystalmesh.report import figures, ledger, metrics, paper, published, site, tables
 from crystalmesh.represent.mesh import Canonical, tessellate_supercell
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +54,11 @@ NACL = Crystal(
 )  # fmt: skip
 
 
-def tree(experiments: dict[str, tuple[Any, ...]], benchmark: bool) -> dict[str, Any]:
+def tree(
+    experiments: dict[str, tuple[Any, ...]],
+    benchmark: bool,
+    predictors: dict[str, tuple[Any, ...]],
+) -> dict[str, Any]:
     """params.yaml of the project, with tasks, models and representations of the real one."""
     real = yaml.safe_load((ROOT / "params.yaml").read_text())
     kept = ("validation", "tasks", "representations", "models")
@@ -63,8 +70,9 @@ def tree(experiments: dict[str, tuple[Any, ...]], benchmark: bool) -> dict[str, 
             else representation.get(model, "mesh.published"),
             "model": model,
         } | (more[0] if more else {})
-        for name, (task, model, size, *more) in experiments.items()
+        for name, (task, model, size, *more) in (experiments | predictors).items()
     }  # fmt: skip
+    shipped = {name: blocks.pop(name) for name in predictors}
     return {key: real[key] for key in kept} | {
         "datasets": {"toy": {"title": "Toy crystals", "source": "made up", "sha256": "0" * 64}},
         "catalogue": {},
@@ -91,7 +99,10 @@ def tree(experiments: dict[str, tuple[Any, ...]], benchmark: bool) -> dict[str, 
                 "stability": {"crystals": 3, "displacements": [0.0001, 0.01]},
             }
         },
-        "experiments": {"toy": {k: b for k, b in blocks.items() if "pretrained" not in b}},
+        "experiments": {
+            "toy": {k: b for k, b in blocks.items() if "pretrained" not in b},
+            "predictors": shipped,
+        },
         "transfer": {"toy": {k: b for k, b in blocks.items() if "pretrained" in b}},
     }  # fmt: skip
 
@@ -248,6 +259,18 @@ def write_experiment(project: Project, report: str, name: str, spread: float) ->
     files.write_bytes(project.checkpoint(report, name), b"weights")
 
 
+def write_network(project: Project, group: str, name: str) -> None:
+    """The checkpoint of a network that has learned nothing."""
+    experiment = project.params.experiment(group, name)
+    settings = project.params.settings(experiment)
+    torch.manual_seed(zlib.crc32(name.encode()))
+    outputs = project.params.tasks[experiment.task].outputs
+    net = network(settings["model"]["architecture"], settings["model"]["network"], outputs)
+    tensors = {key: value.numpy() for key, value in net.state_dict().items()}
+    note = json.dumps(settings | {"mean": 1.8, "std": 0.4})
+    files.write_tensors(project.checkpoint(group, name), tensors, note)
+
+
 def write_benchmark(project: Project) -> None:
     """A benchmark of every other crystal with a bulk modulus, and two algorithms."""
     crystals = Crystals.load(project.crystals("toy"))
@@ -268,9 +291,10 @@ def build_project(
     experiments: dict[str, tuple[Any, ...]] | None = None,
     benchmark: bool = True,
     n: int = 160,
+    predictors: dict[str, tuple[Any, ...]] | None = None,
 ) -> Project:
     """Write the whole project below `root` and load it."""
-    content = tree(DEFAULT if experiments is None else experiments, benchmark)
+    content = tree(DEFAULT if experiments is None else experiments, benchmark, predictors or {})
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copytree(ROOT / "paper", root / "paper")
     (root / "env").mkdir()
@@ -308,4 +332,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     published.evaluate(project, "toy", "bench_log_k")
     for stage in (tables, figures, metrics, paper, ledger):
         stage.build(project, "toy")
+    return project
+
+
+def finished_site(finished: Project, root: Path) -> Project:
+    """A copy of the finished project with two crystals in its viewer, and its site made."""
+    shutil.copytree(finished.root, root)
+    pair = ("log_k-mesh_release-60", "log_k-mesh_release-canonical-60")
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    content["site"] = {
+        "toy": {
+            "dataset": "toy",
+            "crystals": ["x-7", "x-3"],
+            "networks": [{"group": "toy", "name": name} for name in pair],
+        }
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    project = config.load(root)
+    for name in pair:
+        write_network(project, "toy", name)
+    site.build(project, "toy")
     return project

@@ -89,6 +89,11 @@ def test_largest_and_its_equal(found: list[Result]) -> None:
     canonical = named(found, "log_k-mesh_release-canonical-60")
     assert results.equal(found, mesh, results.CANONICAL) is canonical
     assert results.equal([mesh], mesh, results.GRAPH) is None
+    # another network that reads the graph, and comes first, is not meant
+    graph = named(found, "log_k-cgcnn-60")
+    other = Result(**vars(graph) | {"name": "other", "architecture": "deepsets"})
+    assert results.equal([other, *found], mesh, results.GRAPH) is graph
+    assert results.largest([other, graph], "log_k", results.GRAPH) is graph
 
 
 def test_a_method_is_a_model_on_a_representation(finished: Project, found: list[Result]) -> None:

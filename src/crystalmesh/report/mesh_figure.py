@@ -24,6 +24,7 @@ from crystalmesh.report.tables import count
 from crystalmesh.represent.store import Features
 
 VIEW = (-68, 16)  # azimuth and elevation of crystals, degrees
+RADIUS = 0.42  # of an atom as drawn, of its covalent radius
 WIDTH = 6.7  # inches, the document's line
 
 
@@ -82,8 +83,8 @@ def _scene(arrays: Mapping[str, NDArray[Any]]) -> Scene:
     place = arrays["frac"][site] + arrays["vertex_shift"]
     inside = ((place > -1e-3) & (place < 1 + 1e-3)).all(axis=1)
     kinds = arrays["numbers"].astype(int)[site]
-    points = (place @ lattice - lattice.sum(axis=0) / 2) @ _camera(*VIEW)
-    return points, kinds, 0.42 * covalent_radii[kinds], inside
+    points = (place @ lattice - lattice.sum(axis=0) / 2) @ camera(*VIEW)
+    return points, kinds, RADIUS * covalent_radii[kinds], inside
 
 
 def draw_mesh(
@@ -96,8 +97,7 @@ def draw_mesh(
     """
     lattice, faces = arrays["lattice"], arrays["faces"]
     points, kinds, radius, inside = _scene(arrays)
-    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
-    box = ((corners - 0.5) @ lattice) @ _camera(*VIEW)
+    box = cell_box(lattice)
 
     figure = Figure(figsize=(WIDTH, 2.5 if canonical is None else 2.1))
     ratios = [0.9, 1.2, 1.0] if canonical is None else [0.8, 1.15, 0.95, 0.95]
@@ -110,12 +110,14 @@ def draw_mesh(
         ax.set_axis_off()
         ax.set_aspect("equal", adjustable="datalim")  # keeps the titles on one line
         ax.set_title(f"({letter}) {words}")
-    _draw_scene(axes[0], points[inside], kinds[inside], radius[inside], box, np.empty((0, 3, 3)))
-    _draw_scene(axes[1], points, kinds, np.where(inside, radius, radius / 2.2), box, points[faces])
+    draw_scene(axes[0], points[inside], kinds[inside], radius[inside], box, [])
+    draw_scene(
+        axes[1], points, kinds, np.where(inside, radius, radius / 2.2), box, list(points[faces])
+    )
     if canonical is not None:
         own, own_kinds, size, within = _scene(canonical)
         size = np.where(within, size, size / 2.2)
-        _draw_scene(axes[2], own, own_kinds, size, box, own[canonical["faces"]])
+        draw_scene(axes[2], own, own_kinds, size, box, list(own[canonical["faces"]]))
     _draw_face(axes[-1], points, kinds, faces)
     present = dict.fromkeys(sorted(set(kinds.tolist())))
     figure.legend(
@@ -133,7 +135,14 @@ def draw_mesh(
     return figure
 
 
-def _camera(azimuth: float, elevation: float) -> Float[NDArray[np.float64], "3 3"]:
+def cell_box(lattice: Float[NDArray[Any], "3 3"]) -> Float[NDArray[np.float64], "8 3"]:
+    """The corners of the cell around its middle (right, up, towards the reader)."""
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
+    box: Float[NDArray[np.float64], "8 3"] = ((corners - 0.5) @ lattice) @ camera(*VIEW)
+    return box
+
+
+def camera(azimuth: float, elevation: float) -> Float[NDArray[np.float64], "3 3"]:
     """Columns: the directions right, up, and towards the reader; angles in degrees."""
     a, e = np.radians([azimuth, elevation])
     right = [-np.sin(a), np.cos(a), 0]
@@ -142,15 +151,19 @@ def _camera(azimuth: float, elevation: float) -> Float[NDArray[np.float64], "3 3
     return np.array([right, up, towards]).T
 
 
-def _draw_scene(
+def draw_scene(
     ax: Axes,
     points: Float[NDArray[Any], "v 3"],
     kinds: NDArray[np.int64],
     radius: Float[NDArray[Any], " v"],
     box: Float[NDArray[Any], "8 3"],
-    triangles: Float[NDArray[Any], "f 3 3"],
+    faces: Sequence[Float[NDArray[Any], "n 3"]],
+    shades: Float[NDArray[Any], "f 4"] | None = None,
 ) -> None:
-    """Atoms, cell edges and translucent faces, painted slab after slab from the back."""
+    """Atoms, cell edges and translucent faces, painted slab after slab from the back.
+
+    Faces are polygons, all of one blue unless `shades` says red, green, blue and opacity of each.
+    """
     pairs = [(i, j) for i in range(8) for j in range(i) if (i ^ j).bit_count() == 1]
     steps = np.linspace(0, 1, 41)[:, None]
     edges = np.concatenate(
@@ -168,16 +181,17 @@ def _draw_scene(
     def slab(z: NDArray[Any]) -> NDArray[np.int64]:
         return np.searchsorted(slabs, z)
 
-    face_slab, edge_slab = slab(triangles[..., 2].mean(axis=1)), slab(edges[..., 2].mean(axis=1))
+    face_slab = slab(np.array([face[:, 2].mean() for face in faces]))
+    edge_slab = slab(edges[..., 2].mean(axis=1))
     atom_slab = slab(points[:, 2])
     for number in range(len(slabs) + 1):
         near = number / len(slabs)  # 0 at the back, 1 at the front
-        drawn = triangles[face_slab == number]
+        drawn = np.flatnonzero(face_slab == number)
         if len(drawn):
             ax.add_collection(
                 PolyCollection(
-                    list(drawn[..., :2]),
-                    facecolors=[(*to_rgb("#4C86B8"), 0.045)],
+                    [faces[i][:, :2] for i in drawn.tolist()],
+                    facecolors=[(*to_rgb("#4C86B8"), 0.045)] if shades is None else shades[drawn],
                     edgecolors=[(*to_rgb("#1F4E79"), 0.10 + 0.22 * near)],
                     linewidths=0.35,
                     zorder=number,
@@ -250,9 +264,9 @@ def _draw_face(
     normal /= np.linalg.norm(normal)
     flat = corner @ np.stack([first, np.cross(normal, first), normal], axis=1)
     flat = flat / np.linalg.norm(flat, axis=1).max()
-    camera = _camera(azimuth=-60, elevation=42)
-    vertices = flat @ camera
-    tip = np.array([0, 0, 0.95]) @ camera
+    turn = camera(azimuth=-60, elevation=42)
+    vertices = flat @ turn
+    tip = np.array([0, 0, 0.95]) @ turn
     ax.add_collection(
         PolyCollection(
             [vertices[:, :2]],

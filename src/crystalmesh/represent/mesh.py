@@ -120,9 +120,7 @@ class Canonical(_Triangles):
         Raises:
             CrystalmeshError: spglib finds no symmetry, or see `tessellate`.
         """
-        lattice, frac, numbers = conventional_cell(crystal, self.settings.symprec)
-        frac = frac - np.floor(frac)
-        found = tessellate(lattice, frac, self.settings.tolerance)
+        lattice, frac, numbers, found = self._complex(crystal)
         sites, shifts, face = geometry.face_triangles(found)
         place = found.frac_coords[found.face_sites] + found.face_shift
         centre = (
@@ -149,6 +147,20 @@ class Canonical(_Triangles):
             "vertex_shift": (np.stack(vertex_shift, axis=1) + low).astype(np.int16),
             "faces": local.reshape(-1, 3).astype(np.int32),
         }
+
+    def polygons(self, crystal: Crystal) -> Int[NDArray[np.int32], " f"]:
+        """Which face of the complex each triangle of `build` belongs to, in increasing order."""
+        return geometry.face_triangles(self._complex(crystal)[3])[2]
+
+    def _complex(
+        self, crystal: Crystal
+    ) -> tuple[
+        Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"], Complex
+    ]:
+        """Lattice, coordinates in [0, 1) and atomic numbers of the cell, and its complex."""
+        lattice, frac, numbers = conventional_cell(crystal, self.settings.symprec)
+        frac = frac - np.floor(frac)
+        return lattice, frac, numbers, tessellate(lattice, frac, self.settings.tolerance)
 
 
 def _downwards(vectors: Float[NDArray[Any], "t 3"]) -> NDArray[np.bool_]:
