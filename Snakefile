@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from crystalmesh import engines
-from crystalmesh.config import load
+from crystalmesh.config import PREDICTORS, load
 from crystalmesh.errors import CrystalmeshError
 
 try:
@@ -18,19 +18,22 @@ try:
 except CrystalmeshError as error:
     sys.exit(f"error: {error}")
 params = project.params
-project.restamp()  # all of them now: Snakemake lists a folder once
-engines.forget(project.root)
+if workflow.is_main_process:  # a cluster's job reads this file too, while others write
+    project.restamp()  # all of them now: Snakemake lists a folder once
+    engines.forget(project.root)
 
 # The command is on PATH, or lies beside the snakemake that runs this.
 os.environ["PATH"] += os.pathsep + os.path.dirname(sys.executable)
-os.environ.setdefault("CRYSTALMESH_JOBS", str(workflow.cores))
-ALL = 1024  # threads of a stage that starts processes itself; scaled down to --cores
+# A stage starts as many processes as it has threads, which Snakemake tells it as OMP_NUM_THREADS.
+shell.prefix("set -euo pipefail; export CRYSTALMESH_JOBS=${{CRYSTALMESH_JOBS:-$OMP_NUM_THREADS}}; ")
+ALL = 1024  # threads of a stage that starts processes itself; scaled down to --cores, --max-threads
 
 SPLITS = {(s.dataset, s.split): key for key, s in params.splits.items()}
 FEATURES = {(f.dataset, f.representation): (key, f) for key, f in params.features.items()}
 EXPERIMENTS = {name for group in params.experiments for name in params.group(group)}
 MESHES = ("published", "canonical")
 FINAL = ("ledger", "metrics", "ro-crate-metadata")
+FOR_PEOPLE = [f"results/{PREDICTORS}/ledger.json"] if params.group(PREDICTORS) else []
 CRYSTALS = [
     f"data/crystals/{{dataset}}/{name}"
     for name in ("crystals.safetensors", "index.json", "rejected.csv")
@@ -140,6 +143,8 @@ wildcard_constraints:
 rule all:
     input:
         expand("results/{report}/{file}.json", report=params.reports, file=FINAL),
+        expand("results/{report}/site", report=params.site),
+        FOR_PEOPLE,
 
 
 for target in params.reports:
@@ -149,6 +154,12 @@ for target in params.reports:
             target
         input:
             expand("results/{report}/{file}.json", report=target, file=FINAL),
+            expand("results/{report}/site", report=params.site.keys() & {target}),
+
+
+rule predictors:  # the networks of `crystalmesh predict`
+    input:
+        FOR_PEOPLE,
 
 
 rule full:
@@ -248,7 +259,7 @@ rule train:
         "crystalmesh train {wildcards.group} {wildcards.experiment}"
 
 
-rule predict:
+rule predictions:
     input:
         "results/{group}/checkpoints/{experiment}.safetensors",
         at(*EXPERIMENT),
@@ -257,7 +268,7 @@ rule predict:
     output:
         "results/{group}/predictions/{experiment}.csv",
     shell:
-        "crystalmesh predict {wildcards.group} {wildcards.experiment}"
+        "crystalmesh predictions {wildcards.group} {wildcards.experiment}"
 
 
 rule evaluate:
@@ -269,6 +280,19 @@ rule evaluate:
         "results/{group}/metrics/{experiment}.json",
     shell:
         "crystalmesh evaluate {wildcards.group} {wildcards.experiment}"
+
+
+rule calibrate:
+    input:
+        "results/{group}/checkpoints/{experiment}.safetensors",
+        at(*EXPERIMENT),
+        own("models.{model}", "tasks.{task}"),
+    output:
+        "results/{group}/calibration/{experiment}.safetensors",
+    wildcard_constraints:
+        group=PREDICTORS,
+    shell:
+        "crystalmesh calibrate {wildcards.group} {wildcards.experiment}"
 
 
 rule published:
@@ -383,6 +407,53 @@ rule ledger:
         "results/{report}/ledger.json",
     shell:
         "crystalmesh ledger {wildcards.report}"
+
+
+rule ledger_of_predictors:
+    input:
+        expand(
+            [
+                f"results/{PREDICTORS}/{pattern}"
+                for pattern in (
+                    "checkpoints/{experiment}.safetensors",
+                    "history/{experiment}.csv",
+                    "cards/{experiment}.json",  # hold the checksums of the data
+                    "predictions/{experiment}.csv",
+                    "metrics/{experiment}.json",
+                    "calibration/{experiment}.safetensors",
+                )
+            ],
+            experiment=params.group(PREDICTORS),
+        ),
+        settings(f"experiments.{PREDICTORS}", f"transfer.{PREDICTORS}", "datasets", "features", "models", "representations"),
+        settings("splits", "tasks", "validation"),
+    output:
+        f"results/{PREDICTORS}/ledger.json",
+    params:
+        group=PREDICTORS,
+    shell:
+        "crystalmesh ledger {params.group}"
+
+
+rule site:
+    input:
+        each("predictions/{experiment}.csv", "history/{experiment}.csv"),
+        each("metrics/{experiment}.json", "cards/{experiment}.json"),
+        published,
+        "results/{report}/tables",
+        lambda w: [
+            f"results/{one.group}/checkpoints/{one.name}.safetensors"
+            for one in params.site[w.report].networks
+        ],
+        at(*CRYSTALS),
+        splits,
+        of_report("reports.{report}", "site.{report}", "models", "representations", "tasks"),
+    output:
+        directory("results/{report}/site"),
+    wildcard_constraints:
+        report=one_of(params.site),
+    shell:
+        "crystalmesh site {wildcards.report}"
 
 
 rule crate:

@@ -17,9 +17,9 @@ from crystalmesh.errors import CrystalmeshError
 
 MINI = Path(__file__).parent / "workflow" / "params.yaml"
 STAGES = {
-    "fetch": 1, "crystals": 1, "split": 1, "folds": 1, "represent": 1, "train": 2, "predict": 2,
-    "evaluate": 2, "published": 2, "tables": 1, "figures": 1, "metrics": 1, "paper": 1,
-    "ledger": 1, "crate": 1,
+    "fetch": 1, "crystals": 1, "split": 1, "folds": 1, "represent": 1, "train": 2, "predictions": 2,
+    "evaluate": 2, "calibrate": 2, "published": 2, "tables": 1, "figures": 1, "site": 1,
+    "metrics": 1, "paper": 1, "ledger": 1, "crate": 1,
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_name(project: Path, stage: str) -> None:
         ["split", "emt-60-20-20"],
         ["represent", "emt-graph_cgcnn"],
         ["train", "demo", "log_k-cgcnn-15"],
-        ["predict", "demo", "log_k-cgcnn-15"],
+        ["predictions", "demo", "log_k-cgcnn-15"],
         ["evaluate", "demo", "log_k-cgcnn-15"],
         ["tables", "demo"],
         ["figures", "demo"],

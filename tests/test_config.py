@@ -145,3 +145,16 @@ def test_paths_lie_in_the_project(tmp_path: Path) -> None:
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert here.raw("emt").name == "emt.json.gz"
     assert config.load(ROOT).raw("matbench_log_k").name == "matbench_log_k.csv.gz"
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """As where a block of the documentation is pasted at the end of the file."""
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text + "\ntasks:\n  mine: {}\n")
+    lines = [
+        n for n, line in enumerate((text + "\ntasks:").splitlines(), 1) if line[:6] == "tasks:"
+    ]
+    with pytest.raises(
+        CrystalmeshError, match=f"'tasks' stands twice.* {lines[0]} and {lines[1]};"
+    ):
+        config.load(tmp_path)

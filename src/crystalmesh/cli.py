@@ -6,6 +6,7 @@ before torch or numpy is loaded, and so that `crystalmesh --help` is quick.
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,21 +109,45 @@ def represent(key: Key) -> None:
 
 
 @app.command()
-def train(group: Group, experiment: Experiment) -> None:
+def train(
+    group: Group,
+    experiment: Experiment,
+    devices: Annotated[
+        int,
+        typer.Option(min=1, envvar="CRYSTALMESH_DEVICES", help="Of a node; they share batches."),
+    ] = 1,
+    nodes: Annotated[int, typer.Option(min=1, envvar="CRYSTALMESH_NODES")] = 1,
+    accelerator: Annotated[
+        str, typer.Option(envvar="CRYSTALMESH_ACCELERATOR", help="Lightning's: cpu, gpu, ...")
+    ] = "auto",
+    strategy: Annotated[
+        str, typer.Option(envvar="CRYSTALMESH_STRATEGY", help="Lightning's, of several devices.")
+    ] = "auto",
+) -> None:
     """Train a network; an interrupted training continues where it was."""
     project = _start(group)
     from crystalmesh.learn import train
 
-    train.train(project, group, experiment)
+    machine = train.Devices(accelerator, devices, nodes, strategy)
+    train.train(project, group, experiment, machine)
 
 
 @app.command()
-def predict(group: Group, experiment: Experiment) -> None:
+def predictions(group: Group, experiment: Experiment) -> None:
     """Predict the test crystals of an experiment."""
     project = _start(group)
     from crystalmesh.learn import predict
 
     predict.predict(project, group, experiment)
+
+
+@app.command()
+def calibrate(group: Group, experiment: Experiment) -> None:
+    """Gather what predictions of an experiment's networks for other crystals need."""
+    project = _start(group)
+    from crystalmesh.learn import predictors
+
+    predictors.calibrate(project, group, experiment)
 
 
 @app.command()
@@ -186,6 +211,15 @@ def metrics(report: Report) -> None:
     from crystalmesh.report import metrics
 
     metrics.build(project, report)
+
+
+@app.command()
+def site(report: Report) -> None:
+    """Make the pages that show a report's results and meshes."""
+    project = _start(report)
+    from crystalmesh.report import site
+
+    site.build(project, report)
 
 
 @app.command()
@@ -261,6 +295,78 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def predict(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES...",
+            help="CIF, POSCAR, extended XYZ, pymatgen or MP JSON; folders, patterns, - for stdin",
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="A task of params.yaml; may be repeated. Default: all."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="A network of the group `predictors`; default: of the least test error."),
+    ] = "best",
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .json file; default: a CSV table on stdout.")
+    ] = None,
+) -> None:
+    """Predict properties of crystals in files of one's own.
+
+    Exit code 0: everything was predicted; 1: some files were skipped, each named on stderr; 2:
+    nothing was predicted.
+    """
+    numerics.prepare("portable")
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise CrystalmeshError(f"--out {out}: give a name that ends in .csv or .json")
+    from crystalmesh import config
+    from crystalmesh.learn import predictors
+
+    project = config.locate()
+    if model != "best" and task is None:
+        task = [project.params.experiment(config.PREDICTORS, model).task]
+    networks = [
+        predictors.load(project, one, model)
+        for one in dict.fromkeys(task or predictors.tasks(project))
+    ]
+    skipped, predicted = predictors.table(project, files, networks, _jobs(), out)
+    if skipped:
+        raise typer.Exit(1 if predicted else 2)
+
+
+@app.command()
+def show(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="a crystal: see `crystalmesh predict --help`")
+    ],
+    out: Annotated[Path, typer.Option(help="The page, an .html file.")] = Path("mesh.html"),
+    png: Annotated[Path | None, typer.Option(help="A picture as well, a .png file.")] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="Whose mesh networks tell which faces decide; `none`: no network."),
+    ] = "space_group",
+) -> None:
+    """Draw a crystal's two meshes: one page to turn and zoom them, which needs nothing else."""
+    numerics.prepare("portable")
+    for option, path, suffix in (("out", out, ".html"), ("png", png, ".png")):
+        if path is not None and path.suffix != suffix:
+            raise CrystalmeshError(f"--{option} {path}: give a name that ends in {suffix}")
+    from crystalmesh import config
+    from crystalmesh.report import viewer
+
+    notes = viewer.show(config.locate(), file, out, png, task)
+    if notes:
+        typer.echo(notes, err=True)
+    for path in (out, png):
+        if path is not None:
+            typer.echo(path)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"crystalmesh {__version__}")
@@ -300,7 +406,10 @@ def _run() -> tuple[int, str]:
         # typer's own complaints about the command line carry a message and an exit code
         if not hasattr(error, "format_message"):
             raise
-        return 2, f"{error.format_message()} See crystalmesh --help."
+        said = error.format_message().rstrip(". ")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "crystalmesh"
+        return 2, f"{said}. See {command} --help."
     return code or 0, "interrupted; run again to continue" if code == 130 else ""
 
 

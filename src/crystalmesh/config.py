@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 # Keys of params.yaml: no dot, which parts them in the names of settings files and DVC parameters.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PREDICTORS = "predictors"  # the group of experiments whose networks `crystalmesh predict` uses
 Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
 
@@ -171,6 +172,11 @@ class Experiment(Settings):
         default=None, description="whose weights training starts from"
     )
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
+    precision: Literal["double"] | None = Field(
+        default=None,
+        description="of predictions, by default single: in double, and rounded as they are"
+        " published, they depend neither on the batch nor on the numerics tier",
+    )
 
     @property
     def several(self) -> bool:
@@ -200,6 +206,16 @@ class Report(Settings):
     )
 
 
+class Site(Settings):
+    """What the result site of a report shows beside its experiments."""
+
+    dataset: Name
+    crystals: tuple[Name, ...] = Field(description="ids of those whose meshes can be looked at")
+    networks: tuple[Source, Source] = Field(
+        description="on the published and on the canonical mesh: they colour the faces"
+    )
+
+
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -217,14 +233,18 @@ class Params(Settings):
     transfer: dict[Key, dict[Key, Experiment]] = Field(
         default={}, description="those that start from the weights of another: `pretrained`"
     )
+    site: dict[Key, Site] = Field(default={}, description="by report")
 
     def group(self, name: str) -> dict[str, Experiment]:
         """All experiments of a report (or of the group `full`), by name."""
         return lookup(self.experiments, name, "report") | self.transfer.get(name, {})
 
     def datasets_of(self, report: str) -> list[str]:
-        """The dataset of a report, and after it those that single experiments of it are on."""
-        names = [self.reports[report].dataset]
+        """The dataset of a report, and after it those that single experiments of it are on.
+
+        Of a group without a report those of its experiments.
+        """
+        names = [self.reports[report].dataset] if report in self.reports else []
         return list(dict.fromkeys(names + [e.dataset for e in self.group(report).values()]))
 
     def experiment(self, group: str, name: str) -> Experiment:
@@ -325,6 +345,9 @@ class Project:
     def predictions(self, report: str, experiment: str) -> Path:
         return self.results(report) / "predictions" / f"{experiment}.csv"
 
+    def calibration(self, group: str, experiment: str) -> Path:
+        return self.results(group) / "calibration" / f"{experiment}.safetensors"
+
     def metrics(self, report: str, experiment: str) -> Path:
         return self.results(report) / "metrics" / f"{experiment}.json"
 
@@ -379,11 +402,37 @@ def _keys(tree: dict[str, Any], above: str = "", depth: int = 3) -> Iterator[str
             yield from _keys(value, f"{above}{name}.", depth - 1)
 
 
+def _read(text: str) -> Any:
+    """The content of params.yaml; a key that stands twice would silently replace the first."""
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    todo, seen = [node], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:  # an alias
+            continue
+        seen.add(id(one))
+        if isinstance(one, yaml.SequenceNode):
+            todo += one.value
+        elif isinstance(one, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in one.value:
+                line = key.start_mark.line + 1
+                first = lines.setdefault(str(key.value), line)
+                if first != line:
+                    raise CrystalmeshError(
+                        f"params.yaml: '{key.value}' stands twice in one block, in lines {first}"
+                        f" and {line}; merge them"
+                    )
+                todo.append(value)
+    return None if node is None else loader.construct_document(node)
+
+
 def load(root: Path) -> Project:
     """Read and check root/params.yaml; raises CrystalmeshError with one line for all it rejects."""
     path = root / "params.yaml"
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _read(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CrystalmeshError(f"{path}: missing; run inside the project's folder") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -404,6 +453,17 @@ def find(start: Path | None = None) -> Project:
         if (folder / "params.yaml").exists():
             return load(folder)
     raise CrystalmeshError(f"{here}: no params.yaml here or above; run inside the project's folder")
+
+
+def locate() -> Project:
+    """The project at or above the current folder, else the one that this package lies in."""
+    try:
+        return find()
+    except CrystalmeshError:
+        source = Path(__file__).resolve().parents[2]
+        if not (source / "params.yaml").exists():
+            raise
+        return load(source)
 
 
 def parse(block: type[S], settings: Mapping[str, Any], where: str) -> S:
@@ -469,6 +529,11 @@ def _check(params: Params) -> None:
         lookup(params.experiments, name, f"group of experiments (reports.{name})")
         for one in report.maps:
             lookup(params.group(name), one, f"experiment (reports.{name}.maps)")
+    for name, site in params.site.items():
+        lookup(params.reports, name, f"report (site.{name})")
+        lookup(params.datasets, site.dataset, f"dataset (site.{name})")
+        for source in site.networks:
+            params.experiment(source.group, source.name)
     for group in params.transfer:
         lookup(params.experiments, group, f"group of experiments (transfer.{group})")
     for group in params.experiments:

@@ -73,13 +73,13 @@ def test_best_epoch_is_what_is_kept(ready: Project) -> None:
     errors = []
     import torch
 
-    from crystalmesh.learn.predict import forward
+    from crystalmesh.learn.predict import forward, inputs
     from crystalmesh.models import network
 
     net = network(note["model"]["architecture"], note["model"]["network"], 1)
     state = read_tensors(ready.checkpoint("demo", name))
     net.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
-    values = forward(net, sample, sample.val).squeeze(1).double().numpy()
+    values = forward(net, inputs(sample, sample.val)).squeeze(1).double().numpy()
     errors = np.abs(values * note["std"] + note["mean"] - sample.val.targets)
     assert errors.mean() == pytest.approx(min(history), rel=1e-6)
 

@@ -49,8 +49,9 @@ def settings(tier: str, everything: bool = False) -> dict[str, Any]:
             "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
             "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
         }
-    tree["transfer"] = {"demo": {}, "paper": {}}
-    tree["experiments"]["paper"] = {}  # dvc.yaml asks for both
+    tree["transfer"] = {"demo": {}, "paper": {}, "predictors": {}}
+    tree["experiments"] |= {"paper": {}, "predictors": {}}  # dvc.yaml asks for all
+    tree["site"] = {}
     if everything:
         add_the_rest(tree)
     return tree
@@ -138,7 +139,7 @@ def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
     if backwards:
         yield ["stability", "demo"]
     # forwards experiment by experiment, backwards stage by stage
-    three = ("train", "predict", "evaluate")
+    three = ("train", "predictions", "evaluate")
     pairs = (
         [(stage, name) for stage in three for name in experiments]
         if backwards
@@ -178,13 +179,13 @@ def stopped_once() -> None:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    def twice(project: Any, group: str, name: str) -> None:
+    def twice(project: Any, group: str, name: str, devices: Any = train.ONE) -> None:
         nonlocal running
         running = name
         try:
-            whole(project, group, name)
+            whole(project, group, name, devices)
         except KeyboardInterrupt:
-            whole(project, group, name)
+            whole(project, group, name, devices)
 
     Learner.training_step = dying  # type: ignore[assignment, method-assign]
     train.train = twice

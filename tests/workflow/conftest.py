@@ -59,8 +59,9 @@ def ran(engine: str, output: str) -> Counter[str]:
     if engine == "snakemake":
         names = re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)$", output, re.M)
         assert names or "Nothing to be done (all requested files are present" in output, output
-        # without the targets; and the document's rule has not the name of a target
-        return Counter("paper" if name == "document" else name for name in names if name != "all")
+        # without the target; and rules that have not the name of their stage
+        of = {"document": "paper", "ledger_of_predictors": "ledger"}
+        return Counter(of.get(name, name) for name in names if name != "all")
     names = re.findall(r"^Running stage '([a-z]+)", output, re.M)
     assert names or "Data and pipelines are up to date." in output, output
     return Counter(names)

@@ -48,7 +48,7 @@ STAGES: dict[str, tuple[str, ...]] = {
             ("checkpoints", "safetensors"), ("history", "csv"), ("cards", "json"),
         )
     ),
-    f"predict demo {NAME}": (f"results/demo/predictions/{NAME}.csv",),
+    f"predictions demo {NAME}": (f"results/demo/predictions/{NAME}.csv",),
     f"evaluate demo {NAME}": (f"results/demo/metrics/{NAME}.json",),
     "stability demo": ("results/demo/stability.json",),
     "maps demo": ("results/demo/maps.json",),
@@ -67,8 +67,8 @@ READERS = {
     "data/crystals/tiny/index.json": "represent tiny-graph_cgcnn",
     "data/splits/tiny/60-20-20.json": f"train demo {NAME}",
     "data/features/tiny/graph.cgcnn/shard-0000.safetensors": f"train demo {NAME}",
-    "data/features/tiny/graph.cgcnn/index.json": f"predict demo {NAME}",
-    f"results/demo/checkpoints/{NAME}.safetensors": f"predict demo {NAME}",
+    "data/features/tiny/graph.cgcnn/index.json": f"predictions demo {NAME}",
+    f"results/demo/checkpoints/{NAME}.safetensors": f"predictions demo {NAME}",
     f"results/demo/predictions/{NAME}.csv": f"evaluate demo {NAME}",
     f"results/demo/metrics/{NAME}.json": "tables demo",
     f"results/demo/cards/{NAME}.json": "metrics demo",
@@ -283,7 +283,7 @@ def prepare(folder: Path) -> Path:
         tree = chain.settings("portable")
         numerics.prepare("portable")
         os.environ |= {"CRYSTALMESH_JOBS": "1", "CRYSTALMESH_MIRROR": str(root)}
-        chain.run(root, tree, ["represent", "train", "predict", "figures"], backwards=False)
+        chain.run(root, tree, ["represent", "train", "predictions", "figures"], backwards=False)
     os.chdir(here)
     return root
 

@@ -107,7 +107,7 @@ def test_snakefile_and_dvc_yaml_hold_the_same_stages(project: Path) -> None:
         ("dvc.yaml", "        - env/requirements.lock\n", "", "tables"),
         ("dvc.yaml", "        - models.${item.model}\n", "", "train"),
         ("dvc.yaml", "        - results/${report}/history/${key}.csv: *result\n", "", "train"),
-        ("Snakefile", "        numerics,\n    output:", "    output:", "predict"),
+        ("Snakefile", "        numerics,\n    output:", "    output:", "predictions"),
         ("Snakefile", '        "paper/published.yaml",\n', "", "tables"),
         ("Snakefile", '"results/{group}/cards/', '"other/{group}/{experiment}", \\g<0>', "train"),
         ("Snakefile", '"crystalmesh folds', "\\g<0> --all", "folds"),

@@ -12,16 +12,20 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import ase
+import ase.io
 import psutil
 import pytest
 
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.files import read_csv
 from tests.workflow.conftest import BIN, Made, mini, ran, run
 
 EXPERIMENT = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
-OF_EXPERIMENT = ("train", "predict", "evaluate")
-OF_REPORT = ("maps", "tables", "figures", "paper", "metrics", "ledger", "crate")
+OF_EXPERIMENT = ("train", "predictions", "evaluate")
+OF_REPORT = ("maps", "tables", "figures", "paper", "metrics", "ledger", "site", "crate")
 QUICK = 15  # seconds in which an engine must say that there is nothing to do
 
 
@@ -48,9 +52,10 @@ def set_learning_rate(root: Path, lr: float) -> None:
 
 
 def test_every_stage_runs_once_and_then_none(made: Made) -> None:
-    once = ("fetch", "crystals", "split", "stability", *OF_REPORT)
-    thrice = ("represent", *OF_EXPERIMENT)  # three representations, three experiments
-    assert made.ran == Counter((*once, *thrice, *thrice, *thrice))
+    expected = Counter(("fetch", "crystals", "split", "stability", *OF_REPORT))
+    expected += Counter({"represent": 3} | dict.fromkeys(OF_EXPERIMENT, 3))
+    expected += Counter((*OF_EXPERIMENT, "calibrate", "ledger"))  # of the one predictor
+    assert made.ran == expected
     idle(made.root)
     assert list(made.root.rglob("*.part")) == []
 
@@ -79,6 +84,39 @@ def test_the_other_engine_makes_the_same_bits_from_nothing(made: Made, tmp_path:
     assert EXPERIMENT in run(root, "dvc", "metrics", "show").stdout
 
 
+def test_predictors_are_held_to_their_ledger(made: Made) -> None:
+    verify = ("crystalmesh", "verify", "predictors", "--quick")
+    ended = run(made.root, *verify)
+    assert ended.returncode == 0, ended.stdout
+    file = made.root / "results" / "predictors" / "calibration" / f"{EXPERIMENT}.safetensors"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        ended = run(made.root, *verify)
+        assert ended.returncode == 1
+        assert "first difference: stage calibrate" in ended.stdout
+    finally:
+        file.write_bytes(content)
+
+
+def test_the_command_predicts_with_them(made: Made, tmp_path: Path) -> None:
+    """From any folder inside the project, and what the pipeline has predicted."""
+    rows = read_csv(made.root / "results" / "predictors" / "predictions" / f"{EXPERIMENT}.csv")
+    crystals = Crystals.load(made.root / "data" / "crystals" / "emt")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for row in rows:
+        one = crystals[crystals.position(row["id"])]
+        atoms = ase.Atoms(one.numbers, cell=one.lattice, scaled_positions=one.frac % 1.0, pbc=True)
+        ase.io.write(folder / f"{one.id}.cif", atoms)
+    ended = run(made.root, "crystalmesh", "predict", str(folder), "--out", str(tmp_path / "a.csv"))
+    assert ended.returncode == 0, ended.stdout
+    found = {row["id"]: row for row in read_csv(tmp_path / "a.csv")}
+    assert set(found) == {row["id"] for row in rows}
+    for row in rows:  # ASE writes coordinates with 16 digits, lengths with fewer
+        assert float(found[row["id"]]["value"]) == pytest.approx(float(row["prediction"]), abs=1e-4)
+
+
 # Ctrl-C in every stage: 130, one line, nothing half-written, and the next run continues.
 LINE = "interrupted; run again to continue\n"
 STAGES = {
@@ -87,14 +125,17 @@ STAGES = {
     "split emt-60-20-20": "data/splits/emt",
     "represent emt-graph_cgcnn": "data/features/emt",
     "train demo log_k-cgcnn-15": "results/demo/history",
-    "predict demo log_k-cgcnn-15": "results/demo/predictions",
+    "predictions demo log_k-cgcnn-15": "results/demo/predictions",
     "evaluate demo log_k-cgcnn-15": "results/demo/metrics",
+    "calibrate predictors log_k-cgcnn-15": "results/predictors/calibration",
     "maps demo": "results/demo",
     "tables demo": "results/demo",
     "figures demo": "results/demo",
     "metrics demo": "results/demo",
     "paper demo": "results/demo",
     "ledger demo": "results/demo",
+    "ledger predictors": "results/predictors",
+    "site demo": "results/demo",
     "crate demo": "results/demo",
 }
 # Ctrl-C in the worst moment: an output has been written, but is not in its place yet.

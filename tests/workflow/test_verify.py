@@ -100,14 +100,15 @@ def digit_of_document(path: Path) -> None:
 TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a digit of a metric": ("evaluate", lambda root: digit(root / f"metrics/{EXPERIMENT}.json")),
     "a digit of a prediction": (
-        "predict", lambda root: digit(root / f"predictions/{EXPERIMENT}.csv"),
+        "predictions", lambda root: digit(root / f"predictions/{EXPERIMENT}.csv"),
     ),
     "a digit of a table": ("tables", lambda root: digit(root / "tables/main.json")),
     "a digit of a figure": ("figures", lambda root: digit(root / "figures/parity.svg")),
     "a history that is gone": ("train", lambda root: (root / f"history/{EXPERIMENT}.csv").unlink()),
     "the document": ("paper", lambda root: digit_of_document(root / "paper.pdf")),
     "an experiment in the ledger": (
-        "predict", lambda root: edit(root / "ledger.json", f"predictions/{EXPERIMENT}.csv", "x"),
+        "predictions",
+        lambda root: edit(root / "ledger.json", f"predictions/{EXPERIMENT}.csv", "x"),
     ),
 }  # fmt: skip
 

@@ -59,7 +59,9 @@ def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
     first = next(iter(facts["runs"].values())) if "runs" in facts else facts
     headline = "accuracy" if task.kind == "classification" else "mae"
-    split = project.params.splits.get(f"{experiment.dataset}-{experiment.split}")
+    place = (experiment.dataset, experiment.split)
+    ours = (one for one in project.params.splits.values() if (one.dataset, one.split) == place)
+    split = next(ours, None)
     return (
         metrics
         | {

@@ -1,7 +1,7 @@
 """From a checkpoint to one row a test crystal, each with an interval or a set of classes."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,38 +133,63 @@ def _members(
             )
         else:
             net = checkpoint.network(prefix, task.outputs)
+            double = experiment.precision == "double"
             calibration, test = (
-                _finished(forward(net, sample, part), facts, project, experiment) for part in parts
+                finished(
+                    forward(net, inputs(sample, part), double=double), facts, project, experiment
+                )
+                for part in parts
             )
         found.append((calibration, test))
     return found
 
 
-def _finished(
+def finished(
     outputs: Tensor, facts: Mapping[str, Any], project: Project, experiment: Experiment
 ) -> NDArray[np.float64]:
+    """Outputs [c, out] of a network in the task's unit, f64 [c], or as probabilities [c, k]."""
     if project.params.tasks[experiment.task].kind == "classification":
         probability: NDArray[np.float64] = torch.softmax(outputs.double(), dim=1).numpy()
         return probability
     return unscale(outputs, facts["mean"], facts["std"], project.params.training(experiment))
 
 
-def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
-    """Columns of a regression: prediction, interval, p-value, and the members."""
-    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c]
-    ensemble = len(members) > 1
-    spread = [np.std(side, axis=0, ddof=1) if ensemble else None for side in (calibration, test)]
-    known = Calibration.of_values(sample.calibration.targets, calibration.mean(axis=0), spread[0])
-    prediction, target = test.mean(axis=0), sample.test.targets
-    scale = known.scale(spread[1], len(target))
-    reach = known.quantile(LEVEL) * scale
+def calibrated(
+    members: Float[NDArray[np.float64], "m c"], targets: Float[NDArray[np.float64], " c"]
+) -> Calibration:
+    """The calibration of an ensemble of m networks (or of one) by its calibration crystals."""
+    return Calibration.of_values(targets, members.mean(axis=0), _spread(members))
+
+
+def intervals(
+    members: Float[NDArray[np.float64], "m c"], known: Calibration
+) -> dict[str, Sequence[float]]:
+    """Prediction, 90 % interval and (of several networks) spread, rounded as they are published."""
+    prediction, spread = members.mean(axis=0), _spread(members)
+    reach = known.quantile(LEVEL) * known.scale(spread, len(prediction))
     return {
-        "target": target.tolist(),
         "prediction": _rounded(prediction, DIGITS),
         "lower": _rounded(prediction - reach, COARSE),
         "upper": _rounded(prediction + reach, COARSE),
-        "p_value": _rounded(known.p_value(np.abs(target - prediction) / scale), COARSE),
-        "spread": [] if spread[1] is None else _rounded(spread[1], COARSE),
+        "spread": [] if spread is None else _rounded(spread, COARSE),
+    }
+
+
+def _spread(members: Float[NDArray[np.float64], "m c"]) -> Float[NDArray[np.float64], " c"] | None:
+    return np.std(members, axis=0, ddof=1) if len(members) > 1 else None
+
+
+def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
+    """Columns of a regression: prediction, interval, p-value, and the members."""
+    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c]
+    known = calibrated(calibration, sample.calibration.targets)
+    target = sample.test.targets
+    scale = known.scale(_spread(test), len(target))
+    residual = np.abs(target - test.mean(axis=0))
+    return {
+        "target": target.tolist(),
+        "p_value": _rounded(known.p_value(residual / scale), COARSE),
+        **intervals(test, known),
     } | {f"member_{k}": _rounded(row, DIGITS) for k, row in enumerate(test)}
 
 
@@ -192,13 +217,36 @@ def _index(part: Part) -> Int[NDArray[np.int64], " c"]:
     return part.targets.astype(np.int64)
 
 
-def forward(net: nn.Module, sample: Sample, part: Part, *, vectors: bool = False) -> Tensor:
-    """Outputs [c, out] of a network for a part, in its order, or the crystals' vectors [c, d]."""
+def inputs(sample: Sample, part: Part) -> Iterator[Mapping[str, Tensor]]:
+    """The batches of a part in its order, without the targets."""
+    return (batch for batch, _ in Batches(sample, part))
+
+
+def forward(
+    net: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    vectors: bool = False,
+    double: bool = False,
+) -> Tensor:
+    """Outputs [c, out] of a network for crystals in batches, or the crystals' vectors [c, d].
+
+    In single precision the last bits of a crystal's output depend on what shares its batch, as
+    matrix products sum blocks of rows in different orders; with `double` they are far below the
+    digits that are published.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device).eval()
+    if double:
+        net.double()
     apply: Callable[[Mapping[str, Tensor]], Tensor] = net.vector if vectors else net  # type: ignore[assignment]
+
+    def placed(value: Tensor) -> Tensor:
+        value = value.to(device)
+        return value.double() if double and value.is_floating_point() else value
+
     outputs: list[Float[Tensor, "b out"]] = []
     with torch.inference_mode():
-        for inputs, _ in Batches(sample, part):
-            outputs.append(apply({key: value.to(device) for key, value in inputs.items()}).cpu())
+        for batch in batches:
+            outputs.append(apply({key: placed(value) for key, value in batch.items()}).cpu())
     return torch.cat(outputs)

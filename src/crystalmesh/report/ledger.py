@@ -1,4 +1,7 @@
-"""ledger.json: the checksum of every output of a report, and what the bits were made with."""
+"""ledger.json: the checksum of every output of a report, and what the bits were made with.
+
+The group `predictors`, which has no document, has a ledger of its networks alone.
+"""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +12,9 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report.results import benchmarks
 
 # Wall times and machines differ from run to run: these are kept, but never compared.
-NOT_COMPARED = ("cards", "ledger.json", "metrics.json", "ro-crate-metadata.json", "README.md")
+NOT_COMPARED = (
+    "cards", "ledger.json", "metrics.json", "ro-crate-metadata.json", "README.md", "site",
+)  # fmt: skip
 
 
 def build(project: Project, report: str) -> None:
@@ -36,10 +41,7 @@ def build(project: Project, report: str) -> None:
                 path.relative_to(folder).as_posix(): files.verified(path)
                 for path in outputs(project, report)
             },
-            "data": {
-                path.relative_to(project.root).as_posix(): files.verified(path)
-                for path in data(project, report)
-            },
+            "data": data(project, report),
             "settings": {key: checksum(project, key) for key in settings(project, report)},
             "not_compared": list(NOT_COMPARED),
             "experiments": {
@@ -50,10 +52,19 @@ def build(project: Project, report: str) -> None:
     )
 
 
+def documented(project: Project, report: str) -> bool:
+    """Whether the group of experiments has a document, and all that is made for it."""
+    return report in project.params.reports
+
+
 def declared(project: Project, report: str) -> list[Path]:
     """Every file that params.yaml says the report has, but for those in tables/ and figures/."""
     folder = project.results(report)
-    paths = [folder / name for name in ("paper.pdf", "stability.json", "maps.json")]
+    if documented(project, report):
+        paths = [folder / name for name in ("paper.pdf", "stability.json", "maps.json")]
+        paths += [project.metrics(report, name) for name in benchmarks(project, report)]
+    else:
+        paths = [project.calibration(report, name) for name in project.params.group(report)]
     for name in project.params.group(report):
         paths += [
             project.checkpoint(report, name),
@@ -61,13 +72,13 @@ def declared(project: Project, report: str) -> list[Path]:
             project.predictions(report, name),
             project.metrics(report, name),
         ]
-    return paths + [project.metrics(report, name) for name in benchmarks(project, report)]
+    return paths
 
 
 def outputs(project: Project, report: str) -> list[Path]:
     """Every file of the report that is compared; what an old setting left is not one."""
     paths = declared(project, report)
-    for part in ("tables", "figures"):
+    for part in ("tables", "figures") if documented(project, report) else ():
         folder = project.results(report) / part
         if not folder.is_dir():
             raise CrystalmeshError(f"{folder}: missing; run the stage that makes it")
@@ -75,9 +86,12 @@ def outputs(project: Project, report: str) -> list[Path]:
     return sorted(paths)
 
 
-def data(project: Project, report: str) -> list[Path]:
-    """The data that a report is made from, in the order of the stages."""
+def data(project: Project, report: str) -> dict[str, str]:
+    """The data that a report is made from, with checksums; without a document, by the cards."""
     params = project.params
+    if not documented(project, report):
+        cards = [files.read_json(project.card(report, name)) for name in params.group(report)]
+        return {place: digest for card in cards for place, digest in card["data"].items()}
     paths: list[Path] = []
     for dataset in params.datasets_of(report):
         names = [split.split for split in params.splits.values() if split.dataset == dataset]
@@ -93,7 +107,7 @@ def data(project: Project, report: str) -> list[Path]:
                 if features.dataset == dataset
             ),
         ]
-    return paths
+    return {path.relative_to(project.root).as_posix(): files.verified(path) for path in paths}
 
 
 def settings(project: Project, report: str) -> list[str]:
@@ -101,12 +115,14 @@ def settings(project: Project, report: str) -> list[str]:
     params, datasets = project.params, project.params.datasets_of(report)
     experiments = params.group(report)
     used = {experiment.model for experiment in experiments.values()}
+    of_report = [f"reports.{report}"] if documented(project, report) else []
+    if of_report:
+        of_report += [f"benchmarks.{name}" for name in benchmarks(project, report)]
     return [
         *(f"datasets.{name}" for name in datasets),
         "validation",
         "tasks",
-        f"reports.{report}",
-        *(f"benchmarks.{name}" for name in benchmarks(project, report)),
+        *of_report,
         *(f"splits.{key}" for key, split in params.splits.items() if split.dataset in datasets),
         *(f"features.{key}" for key, one in params.features.items() if one.dataset in datasets),
         *(f"representations.{module}" for module in params.representations),

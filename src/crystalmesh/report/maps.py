@@ -18,7 +18,7 @@ from crystalmesh.config import Project, lookup
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.learn.batches import Part, place, samples
-from crystalmesh.learn.predict import Checkpoint, forward
+from crystalmesh.learn.predict import Checkpoint, forward, inputs
 
 CRYSTALS = 800  # test crystals that are drawn, the first ones: more hide each other
 NEIGHBOURS = 5
@@ -55,7 +55,7 @@ def describe(project: Project, report: str, name: str) -> dict[str, Any]:
     part = Part(
         sample.test.ids[:CRYSTALS], sample.test.formulas[:CRYSTALS], sample.test.targets[:CRYSTALS]
     )
-    vectors = standardised(forward(net, sample, part, vectors=True).double().numpy())
+    vectors = standardised(forward(net, inputs(sample, part), vectors=True).double().numpy())
     crystals = Crystals.load(project.crystals(experiment.dataset))
     rows = [crystals.position(i) for i in part.ids]
     group = np.nan_to_num(crystals.labels["space_group"][rows]).astype(np.int64)

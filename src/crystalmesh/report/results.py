@@ -20,6 +20,8 @@ LEVEL = 95  # per cent of the bootstrap intervals
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 PUBLISHED, CANONICAL, GRAPH = "mesh.published", "mesh.canonical", "graph.cgcnn"
+# The network that the tables of meshes and graphs mean: others may read the same representation.
+READER = {PUBLISHED: "mesh", CANONICAL: "mesh", GRAPH: "cgcnn"}
 BLOCK = 200_000  # numbers of resamples in memory at once
 
 
@@ -37,6 +39,7 @@ class Result:
 
     name: str
     experiment: Experiment
+    architecture: str
     task: Task
     train: Sequence[str]
     held: Sequence[str]
@@ -128,7 +131,8 @@ def load(project: Project, report: str) -> list[Result]:
             raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
         results.append(
             Result(
-                name, experiment, params.tasks[experiment.task], parts[0].train, held, test, fold,
+                name, experiment, params.models[experiment.model].architecture,
+                params.tasks[experiment.task], parts[0].train, held, test, fold,
                 target, prediction, members, p_value, inside, width,
             )
         )  # fmt: skip
@@ -178,13 +182,15 @@ def title(project: Project, result: Result) -> str:
 def largest(results: Sequence[Result], task: str, representation: str) -> Result | None:
     """The experiment on a representation that saw most crystals of a task; None without any.
 
-    Of those with one training and one test part: folds and repeated splits stand for themselves.
+    Of those with the network of this representation, and with one training and one test part: folds
+    and repeated splits stand for themselves.
     """
     candidates = [
         r
         for r in results
         if r.experiment.task == task
         and r.experiment.representation == representation
+        and r.architecture == READER[representation]
         and r.experiment.pretrained is None
         and r.experiment.fold != "all"
     ]
@@ -200,6 +206,7 @@ def equal(results: Sequence[Result], one: Result, representation: str) -> Result
         r
         for r in results
         if r.experiment.representation == representation
+        and r.architecture == READER[representation]
         and r.experiment.pretrained is None
         and _parts(r) == _parts(one)
     ]

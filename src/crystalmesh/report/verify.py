@@ -26,8 +26,9 @@ from crystalmesh.report import ledger, paper
 
 # In the order in which a difference spreads.
 STAGES = (
-    "params", "fetch", "crystals", "split", "represent", "train", "predict", "evaluate",
-    "published", "stability", "maps", "tables", "figures", "paper", "metrics", "ledger",
+    "params", "fetch", "crystals", "split", "represent", "train", "predictions", "evaluate",
+    "calibrate", "published", "stability", "maps", "tables", "figures", "paper", "metrics",
+    "ledger",
 )  # fmt: skip
 # All that the stages read beside raw data: what a clean folder is given.
 SOURCES = (
@@ -67,7 +68,8 @@ def quick(project: Project, report: str) -> list[Row]:
     for name in sorted(declared - set(published["outputs"])):
         place = _below(project, folder / name)
         rows.append(Row(place, stage(project, place), "not in the ledger"))
-    rows += [_consistent(project, report, name) for name in project.params.group(report)]
+    if ledger.documented(project, report):
+        rows += [_consistent(project, report, name) for name in project.params.group(report)]
     document = folder / "paper.pdf"
     if document.exists():
         try:
@@ -135,7 +137,7 @@ def rebuild(
 
 
 def _ledger(project: Project, report: str) -> dict[str, Any]:
-    lookup(project.params.reports, report, "report")
+    lookup(project.params.experiments, report, "report")
     path = project.results(report) / "ledger.json"
     content = files.read_json(path)
     if not isinstance(content, dict) or not {"outputs", "data", "settings"} <= set(content):
@@ -157,7 +159,8 @@ def stage(project: Project, place: str) -> str:
     of = {
         "checkpoints": "train",
         "history": "train",
-        "predictions": "predict",
+        "predictions": "predictions",
+        "calibration": "calibrate",
         "metrics": "published" if name in project.params.benchmarks else "evaluate",
         "stability.json": "stability",
         "maps.json": "maps",
@@ -489,12 +492,15 @@ def verify(
     width = max((len(row.output) for row in shown), default=0)
     for row in shown:
         print(f"{row.output:{width}}  {row.stage:9}  {row.found}")
-    if folder is not None and from_checkpoints and only is None:
+    traceable = from_checkpoints and only is None and ledger.documented(project, report)
+    if folder is not None and traceable:
         print("\n".join(["", *trace(project, report, rows, folder), ""]))
     outputs = [row for row in rows if row.stage != "params"]
     equal = sum(row.same for row in outputs)
     said = f"verify {report}: {equal} of {len(outputs)} {'checks' if committed_only else 'outputs'}"
-    said += f" equal; {time.monotonic() - start:.0f} s"
+    changed = sum(not row.same for row in rows) - sum(not row.same for row in outputs)
+    said += f" equal{f', {changed} settings changed' if changed else ''}"
+    said += f"; {time.monotonic() - start:.0f} s"
     if not committed_only:
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         said += f", largest process {largest:.2f} GiB"
@@ -513,9 +519,9 @@ def verify(
 
 
 def with_ledger(project: Project) -> list[str]:
-    """The reports that have been published here."""
+    """The reports (and the group of predictors) that have been published here."""
     return [
         report
-        for report in project.params.reports
+        for report in project.params.experiments
         if (project.results(report) / "ledger.json").exists()
     ]
