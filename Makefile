@@ -4,8 +4,9 @@ CORES ?= all
 REPORT ?= demo
 BIN := .venv/bin
 READY := .venv/ready
+PYTHON_FILES := src tests benchmarks docs env  # not what a user puts beside them
 
-.PHONY: demo paper verify test test-emulated lint audit hooks lock clean
+.PHONY: demo paper verify test test-emulated test-slurm docs lint audit hooks lock clean
 
 # A report, with everything it needs: results/<report>/paper.pdf
 demo paper: $(READY)
@@ -23,9 +24,18 @@ test: $(READY)
 test-emulated: $(READY)
 	$(BIN)/python -m pytest -m emulated tests/workflow/test_portability.py
 
+# Through Slurm, of which a node is started for it; needs root and slurmctld, slurmd and munged
+# (Debian: slurm-wlm), takes four minutes.
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py
+
+# The documentation, build/docs/index.html; tests/test_docs.py checks it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(READY)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
 	$(BIN)/python env/lock.py --check
 	$(BIN)/crystalmesh verify --quick
