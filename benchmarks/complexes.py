@@ -23,13 +23,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import spglib
+from crystalmesh import numerics
 
-from crystalmesh.data.crystals import Crystal, Crystals
-from crystalmesh.represent.tessellation import TOLERANCE, Complex, tessellate
-from crystalmesh.workers import in_order
-from scale import load, sample
+numerics.prepare("native")  # before torch is loaded, as the tests do it
+
+import numpy as np  # noqa: E402
+import spglib  # noqa: E402
+
+from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
+from crystalmesh.represent.tessellation import TOLERANCE, Complex, tessellate  # noqa: E402
+from crystalmesh.workers import in_order  # noqa: E402
+from scale import load, sample  # noqa: E402
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
