@@ -18,7 +18,7 @@ verify: $(READY)
 	$(BIN)/crystalmesh verify $(REPORT) $(OPTIONS)
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # On emulated CPUs of Intel and AMD; needs qemu-x86_64 (Debian: qemu-user), takes two minutes.
 test-emulated: $(READY)

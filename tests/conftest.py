@@ -169,6 +169,11 @@ def documents(count: int = 30) -> dict[str, Any]:
     return {"index": list(range(count)), "columns": columns, "data": rows}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The workflow's tests first: files of minutes, of which none should be left for the end."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 @pytest.fixture
 def tree() -> dict[str, Any]:
     """The params.yaml of the tiny project, to change at will."""
