@@ -91,7 +91,9 @@ def data(project: Project, report: str) -> dict[str, str]:
     params = project.params
     if not documented(project, report):
         cards = [files.read_json(project.card(report, name)) for name in params.group(report)]
-        return {place: digest for card in cards for place, digest in card["data"].items()}
+        found = {place: digest for card in cards for place, digest in card["data"].items()}
+        # a checkpoint that a training started from is an output of its own group
+        return {place: digest for place, digest in found.items() if place.startswith("data/")}
     paths: list[Path] = []
     for dataset in params.datasets_of(report):
         names = [split.split for split in params.splits.values() if split.dataset == dataset]
