@@ -70,6 +70,9 @@ def test_overrides_of_an_experiment(tmp_path: Path) -> None:
         ("reports:\n", "reports: [\n", "not valid YAML"),
         ("kind: emt", "kind: emt\n    sha256: zz", "datasets.emt.sha256: String should match"),
         ("kind: emt", "kind: emt\n    sha: abc", "did you mean 'sha256'?"),
+        ("{lr: 0.02}", "{lr: 0.02}, beside: [log_q]", "(experiments.demo.log_k-cgcnn-15.beside)"),
+        ("{lr: 0.02}", "{lr: 0.02}, beside: [log_k]", "beside: 'log_k' must be another task"),
+        ("{lr: 0.02}", "{lr: 0.02}, refit: true", "log_k-cgcnn-15.refit: needs a network"),
         ("mesh_picture: emt", "mesh_pict: emt", "did you mean 'mesh_picture'?"),
     ],
 )  # fmt: skip

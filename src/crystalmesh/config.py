@@ -97,6 +97,9 @@ class Split(Settings):
     seed: int
     repeats: Count | None = None
     tasks: tuple[Name, ...] | None = Field(default=None, description="default: all tasks")
+    without: Name | None = Field(
+        default=None, description="a task: the crystals that have its label are left out"
+    )
 
 
 class Features(Settings):
@@ -127,6 +130,10 @@ class Training(Settings):
     loss: Literal["l1", "mse"] = Field(description="regression; classes use the cross entropy")
     standardise: bool | Literal["tanh"] = Field(
         description="targets to mean 0 and deviation 1, or tanh of half of that"
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="decay a step of the running mean of the weights, which is what is published",
     )
 
 
@@ -168,6 +175,16 @@ class Experiment(Settings):
     )
     representation: Name
     model: Name
+    beside: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="tasks learned by further outputs of the same network, where labels are known;"
+        " only `task` is validated, predicted and tested",
+    )
+    refit: Literal[True] | None = Field(
+        default=None,
+        description="train on the validation crystals too, and keep the last epoch: for settings"
+        " that were chosen without it. The folds then calibrate each other's intervals",
+    )
     pretrained: Source | None = Field(
         default=None, description="whose weights training starts from"
     )
@@ -270,6 +287,10 @@ class Params(Settings):
             )
         return Training.model_validate(base.model_dump() | experiment.training)
 
+    def outputs(self, experiment: Experiment) -> int:
+        """Numbers that the experiment's network gives for one crystal."""
+        return self.tasks[experiment.task].outputs + len(experiment.beside or ())
+
     def settings(self, experiment: Experiment) -> dict[str, Any]:
         """All that an experiment's checkpoint depends on; each checkpoint says it."""
         model = self.models[experiment.model]
@@ -280,7 +301,13 @@ class Params(Settings):
             "representation": self.representation(experiment.representation),
         }
         if model.training is not None:
-            settings["training"] = self.training(experiment).model_dump(mode="json")
+            training = self.training(experiment)
+            settings["training"] = training.model_dump(mode="json", exclude_none=True)
+        if experiment.beside:
+            settings["beside"] = [
+                self.tasks[name].model_dump(mode="json", exclude_none=True)
+                for name in experiment.beside
+            ]
         return settings
 
     def numerics(self, group: str) -> Tier:
@@ -521,6 +548,8 @@ def _check(params: Params) -> None:
         lookup(params.datasets, split.dataset, f"dataset (splits.{key})")
         for task in split.tasks or ():
             lookup(params.tasks, task, f"task (splits.{key})")
+        if split.without:
+            lookup(params.tasks, split.without, f"task (splits.{key}.without)")
     for key, features in params.features.items():
         lookup(params.datasets, features.dataset, f"dataset (features.{key})")
         params.representation(features.representation)
@@ -551,12 +580,28 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
     lookup(params.datasets, experiment.dataset, f"dataset ({where})")
     lookup(params.tasks, experiment.task, f"task ({where})")
     lookup(params.models, experiment.model, f"model ({where})")
+    for name in experiment.beside or ():
+        task = lookup(params.tasks, name, f"task ({where}.beside)")
+        if task.kind == "classification" or name == experiment.task:
+            raise CrystalmeshError(
+                f"params.yaml: {where}.beside: '{name}' must be another task, and no classes"
+            )
+        if params.models[experiment.model].training is None:
+            raise CrystalmeshError(
+                f"params.yaml: {where}.beside: models.{experiment.model} learns one task only"
+            )
     params.representation(experiment.representation)
     splits = {(s.dataset, s.split) for s in params.splits.values()}
     folds = {(b.dataset, name) for name, b in params.benchmarks.items()}
     if (experiment.dataset, experiment.split) not in splits | folds:
         raise CrystalmeshError(
             f"params.yaml: {where}.split: {experiment.dataset} has no split '{experiment.split}'"
+        )
+    if experiment.refit and (
+        experiment.fold != "all" or params.models[experiment.model].training is None
+    ):
+        raise CrystalmeshError(
+            f"params.yaml: {where}.refit: needs a network trained by epochs, and `fold: all`"
         )
     if source := experiment.pretrained:
         first = params.experiment(source.group, source.name)

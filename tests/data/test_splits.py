@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crystalmesh import config
 from crystalmesh.config import Experiment, Features, Project
 from crystalmesh.data import crystals, registry, splits
 from crystalmesh.data.splits import Parts, divide, keyed
@@ -111,6 +113,24 @@ def test_a_split_holds_every_task_and_its_sizes_are_nested(declare: Declare) -> 
         for large, small in zip(whole, some, strict=True):
             assert large[: len(small)] == small
     assert sha256(path)[:16] == "0d56e66c7a0c3b91"
+
+
+def test_a_split_without_a_task_has_none_of_its_crystals(declare: Declare) -> None:
+    project = prepared(declare)
+    tree = project.tree
+    key = "tiny-60-20-20"
+    tree["splits"][key]["without"] = "log_k"
+    tree["splits"][key]["tasks"] = ["e_form"]
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(project.root)
+    splits.build(project, key)
+    parts = read_json(project.split("tiny", "60-20-20"))["e_form"]["0"]
+    names = {name for part in parts.values() for name in part}
+    assert names == {f"mp-{i}" for i in range(1, 91) if i % 3}
+    tree["splits"][key]["without"] = "log_q"
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"splits\.tiny-60-20-20\.without.*'log_q'"):
+        config.load(project.root)
 
 
 def test_features_cover_the_crystals_of_their_sizes(declare: Declare) -> None:

@@ -1,6 +1,7 @@
 """Training: same bits again, whether or not interrupted; what the stages write."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from crystalmesh import config
 from crystalmesh.config import Project
+from crystalmesh.data import splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_note, read_tensors
+from crystalmesh.learn import batches
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.learn.evaluate import classification, evaluate, regression
 from crystalmesh.learn.predict import predict
@@ -108,6 +111,135 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert outputs(ready, name) == expected
     per_epoch = 4
     assert steps == 6 + 2 * per_epoch  # the first epoch was not run again
+
+
+@pytest.fixture
+def averaged(ready: Project, tree: dict[str, Any]) -> Project:
+    """One network for two tasks on the complex, the running mean of whose weights is kept."""
+    tree["representations"]["complex"] = {"orbits": {"symprec": 0.01, "tolerance": 0.001}}
+    block = tree["features"]["tiny-graph_cgcnn"] | {"representation": "complex.orbits"}
+    tree["features"]["tiny-complex_orbits"] = block
+    training = tree["models"]["cgcnn"]["training"] | {"ema": 0.9, "loss": "l1"}
+    tree["models"]["complex"] = {
+        "title": "complex",
+        "architecture": "complex",
+        "network": {"width": 8, "layers": 2},
+        "training": training,
+    }
+    experiments = tree["experiments"]["demo"]
+    one = experiments["log_k-cgcnn"] | {"representation": "complex.orbits", "model": "complex"}
+    experiments["log_k-complex"] = one | {"beside": ["e_form"]}
+    experiments["space_group-complex"] = one | {"task": "space_group", "beside": ["e_form"]}
+    (ready.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(ready.root)
+    store.build(project, "tiny-complex_orbits", 1)
+    return project
+
+
+@pytest.mark.parametrize("name", ["log_k-complex", "space_group-complex"])
+def test_a_network_of_two_tasks_is_tested_on_the_first(averaged: Project, name: str) -> None:
+    train(averaged, "demo", name)
+    predict(averaged, "demo", name)
+    evaluate(averaged, "demo", name)
+    note = json.loads(read_note(averaged.checkpoint("demo", name)))
+    assert [task["label"] for task in note["beside"]] == ["e_form"]
+    outputs = averaged.params.outputs(averaged.params.experiment("demo", name))
+    assert outputs == (231 if "space" in name else 2)
+    assert read_tensors(averaged.checkpoint("demo", name))["out.bias"].shape == (outputs,)
+    history = [float(row["val_metric"]) for row in read_csv(averaged.history("demo", name))]
+    assert len(history) == 3
+    if "space" not in name:  # what it says of the validation crystals is what its history says
+        from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
+
+        experiment = averaged.params.experiment("demo", name)
+        sample = Sample.load(averaged, experiment)
+        net = Checkpoint.load(averaged, "demo", name).network("", outputs)
+        values = finished(forward(net, inputs(sample, sample.val)), note, averaged, experiment)
+        error = float(np.abs(values - sample.val.targets).mean())
+        assert error == pytest.approx(min(history), rel=1e-6)
+
+
+def test_a_running_mean_of_weights_survives_an_interruption(
+    averaged: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "log_k-complex"
+    train(averaged, "demo", name)
+    expected = outputs(averaged, name)
+    step, steps = Learner.training_step, 0
+
+    def dying(self: Learner, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Learner, "training_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(averaged, "demo", name)
+    train(averaged, "demo", name)
+    assert outputs(averaged, name) == expected
+
+
+def test_crystals_without_the_label_beside_count_for_the_task_alone(averaged: Project) -> None:
+    import torch
+
+    experiment = averaged.params.experiment("demo", "log_k-complex")
+    sample = Sample.load(averaged, experiment)
+    assert sample.train.beside is not None
+    assert sample.val.beside is None
+    learner = Learner(
+        torch.nn.Identity(), averaged.params.tasks["log_k"],
+        averaged.params.training(experiment), sample, 0,
+    )  # fmt: skip
+    targets = torch.tensor([[1.0, 5.0], [2.0, math.nan]], dtype=torch.float64)
+    values = torch.zeros(2, 2)
+    own = (targets[:, 0] - learner.mean).abs().mean() / learner.std
+    other = (5.0 - learner.beside_mean[0]).abs() / learner.beside_std[0]
+    expected = float(own + other) / 2
+    assert float(learner.loss(values, targets)) == pytest.approx(expected, rel=1e-5)
+    targets[:, 1] = math.nan
+    assert float(learner.loss(values, targets)) == pytest.approx(float(own) / 2, rel=1e-5)
+
+
+def test_refit_trains_on_all_but_the_test_and_folds_calibrate_each_other(
+    averaged: Project, tree: dict[str, Any]
+) -> None:
+    tree["splits"]["tiny-folds"] = tree["splits"]["tiny-60-20-20"] | {
+        "split": "folds", "repeats": 3
+    }  # fmt: skip
+    experiments = tree["experiments"]["demo"]
+    one = experiments["log_k-complex"] | {"split": "folds", "fold": "all", "refit": True}
+    experiments["log_k-complex-folds"] = one
+    (averaged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(averaged.root)
+    splits.build(project, "tiny-folds")
+    name = "log_k-complex-folds"
+    train(project, "demo", name)
+    predict(project, "demo", name)
+    evaluate(project, "demo", name)
+    metrics = read_json(project.metrics("demo", name))
+    assert (metrics["n_val"], metrics["best_epoch"]) == (0, metrics["epochs"])
+    experiment = project.params.experiment("demo", name)
+    rows = read_csv(project.predictions("demo", name))
+    residual = {
+        fold: np.array(
+            [abs(float(r["target"]) - float(r["prediction"])) for r in rows if r["fold"] == fold]
+        )
+        for fold in ("0", "1", "2")
+    }  # fmt: skip
+    for fold, sample in batches.samples(project, experiment):
+        assert set(sample.val.ids) < set(sample.train.ids)
+        assert not set(sample.test.ids) & set(sample.train.ids)
+        assert not sample.calibration.ids
+        others = np.sort(np.concatenate([r for f, r in residual.items() if f != fold]))
+        widths = {
+            round((float(r["upper"]) - float(r["lower"])) / 2, 3)
+            for r in rows if r["fold"] == fold
+        }  # fmt: skip
+        place = math.ceil((len(others) + 1) * 0.9)
+        reach = float(others[place - 1])
+        assert all(abs(width - reach) < 2e-3 for width in widths)
 
 
 def test_seed_and_learning_rate_matter(ready: Project, tree: dict[str, Any]) -> None:

@@ -62,10 +62,19 @@ def build(project: Project, key: str) -> None:
     """
     split = lookup(project.params.splits, key, "split")
     crystals = Crystals.load(project.crystals(split.dataset))
+    without: set[str] = set()
+    if split.without:
+        without = set(labelled(crystals, project.params.tasks[split.without]))
     content = {
         name: {
             str(fold): _written(
-                divide(keyed(labelled(crystals, task), split.seed + fold), split.ratio)
+                divide(
+                    keyed(
+                        (i for i in labelled(crystals, task) if i not in without),
+                        split.seed + fold,
+                    ),
+                    split.ratio,
+                )
             )
             for fold in range(split.repeats or 1)
         }

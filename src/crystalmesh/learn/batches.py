@@ -27,11 +27,13 @@ class Part:
     Attributes:
         ids, formulas: one a crystal.
         targets: f64 [c]; the label after the task's transform, or the class from 0.
+        beside: f64 [c, k], the labels of the tasks learned beside it (NaN: none), if there are any.
     """
 
     ids: list[str]
     formulas: list[str]
     targets: NDArray[np.float64]
+    beside: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Sample:
     calibration: Part
     features: Features
     maker: Representation
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Sample":
+        """Itself: what keeps a mean of a network's weights copies all that it holds."""
+        return self
 
     @classmethod
     def load(cls, project: Project, experiment: Experiment) -> "Sample":
@@ -65,20 +71,23 @@ def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sam
     """Each fold of an experiment, by name: features, labels and split are read once.
 
     Crystals without features are left out; of the calibration part, those that `sizes` of the
-    features leaves out are no error.
+    features leaves out are no error. With `refit` the validation crystals are trained on too, and
+    none is left for the calibration.
     """
     task = project.params.tasks[experiment.task]
     crystals = Crystals.load(project.crystals(experiment.dataset))
     features = Features(project.features(experiment.dataset, experiment.representation))
     settings = project.params.representation(experiment.representation)
     maker = representation(experiment.representation, settings)
+    beside = [project.params.tasks[name] for name in experiment.beside or ()]
     for fold in splits.folds(project, experiment):
         parts = splits.select(project, experiment, fold)
-        calibration = [i for i in parts.calibration if i in features]
+        calibration = [i for i in parts.calibration if i in features and not experiment.refit]
+        train = parts.train + (parts.val if experiment.refit else [])
         yield (
             fold,
             Sample(
-                _part(crystals, features, task, parts.train),
+                _part(crystals, features, task, train, beside),
                 _part(crystals, features, task, parts.val),
                 _part(crystals, features, task, parts.test),
                 _part(crystals, features, task, calibration),
@@ -88,7 +97,13 @@ def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sam
         )
 
 
-def _part(crystals: Crystals, features: Features, task: Task, ids: Sequence[str]) -> Part:
+def _part(
+    crystals: Crystals,
+    features: Features,
+    task: Task,
+    ids: Sequence[str],
+    beside: Sequence[Task] = (),
+) -> Part:
     missing = [i for i in ids if i not in features and i not in features.rejected]
     if missing:
         raise CrystalmeshError(
@@ -97,11 +112,17 @@ def _part(crystals: Crystals, features: Features, task: Task, ids: Sequence[str]
         )
     kept = [i for i in ids if i in features]
     rows = np.array([crystals.position(i) for i in kept], dtype=np.int64)
-    labels = crystals.labels[task.label][rows]
-    targets = np.log10(labels) if task.transform == "log10" else labels
-    if task.kind == "classification":
-        targets = targets - 1
-    return Part(kept, [crystals.formulas[i] for i in rows], targets)
+    targets = _targets(crystals, task, rows)
+    others = np.stack([_targets(crystals, one, rows) for one in beside], axis=1) if beside else None
+    return Part(kept, [crystals.formulas[i] for i in rows], targets, others)
+
+
+def _targets(crystals: Crystals, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Labels after the task's transform; classes from 0; NaN where there is none."""
+    labels: NDArray[np.float64] = crystals.labels[task.label][rows]
+    if task.transform == "log10":
+        return np.log10(labels)
+    return labels - 1 if task.kind == "classification" else labels
 
 
 class Batches:
@@ -142,10 +163,13 @@ class Batches:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """(inputs of the network, targets f64 [c])."""
+        """(inputs of the network, targets f64 [c]; with tasks beside it [c, 1 + k])."""
+        targets = self.part.targets
+        if self.part.beside is not None:
+            targets = np.column_stack([targets, self.part.beside])
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
-            yield self.sample.maker.collate(items), torch.from_numpy(self.part.targets[rows])
+            yield self.sample.maker.collate(items), torch.from_numpy(targets[rows])
 
 
 def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:
@@ -159,8 +183,11 @@ def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tenso
 
 
 def unscale(outputs: Tensor, mean: float, std: float, training: Training) -> NDArray[np.float64]:
-    """Outputs [c, 1] of a network in the task's unit, f64 [c]: the inverse of `scale`."""
-    values = outputs.squeeze(1).double().numpy()
+    """Outputs of a network, of which the first is the task's, in its unit: the inverse of `scale`.
+
+    Args: outputs [c, 1 or more]. Returns: f64 [c].
+    """
+    values = outputs[:, 0].double().numpy()
     if training.standardise == "tanh":
         inside = np.clip(values, -LARGEST_TANH, LARGEST_TANH)
         values = np.log((1 + inside) / (1 - inside))  # 2 artanh

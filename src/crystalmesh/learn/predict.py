@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -83,6 +83,10 @@ def predict(project: Project, group: str, name: str) -> None:
     - classes: `probability` of the predicted one; `set`, the classes of a 90 % set;
     - `p_value` of the target: see `learn.conformal`, which both are calibrated by.
 
+    With `refit` no crystal is left to calibrate by; the test crystals of the other folds, which
+    these folds' networks have not seen, take their place (cross-conformal prediction: Vovk, Ann.
+    Math. Artif. Intell. 74, 9, 2015).
+
     Raises:
         CrystalmeshError: the checkpoint is missing, damaged or of another network.
     """
@@ -97,59 +101,96 @@ def predict(project: Project, group: str, name: str) -> None:
     if experiment.members:
         columns += [] if classes else ["spread"]
         columns += [f"member_{k}" for k in range(experiment.members)]
-    rows: list[Sequence[Any]] = []
+    folds: list[Fold] = []
     for fold, sample in samples(project, experiment):
         try:
-            members = _members(checkpoint, project, experiment, fold, sample)
+            folds.append(_outputs(checkpoint, project, experiment, fold, sample))
         except (KeyError, RuntimeError) as error:
             raise CrystalmeshError(
                 f"{project.checkpoint(group, name)}: not of this network; delete it and train again"
             ) from error
-        fill = _classes if classes else _values
-        found = fill(members, sample)
-        found["fold"] = [fold] * len(sample.test.ids)
-        found |= {"id": sample.test.ids, "formula": sample.test.formulas}
+    if experiment.refit:
+        folds = [_calibrated_by_others(folds, k) for k in range(len(folds))]
+    rows: list[Sequence[Any]] = []
+    for one in folds:
+        found = _classes(one) if classes else _values(one)
+        found["fold"] = [one.name] * len(one.part.ids)
+        found |= {"id": one.part.ids, "formula": one.part.formulas}
         rows += zip(*(found[column] for column in columns), strict=True)
     write_csv(project.predictions(group, name), columns, rows)
 
 
-Outputs = tuple[NDArray[np.float64], NDArray[np.float64]]  # of the calibration and the test part
+@dataclass(frozen=True)
+class Fold:
+    """What the m networks of a fold say.
+
+    Of regressions values [m, c] in the task's unit, of classes probabilities [m, c, k].
+
+    Attributes:
+        name: of the fold.
+        part: its test crystals.
+        test: for these.
+        calibration: for those that its intervals are calibrated by.
+        targets: f64, of the calibration crystals.
+    """
+
+    name: str
+    part: Part
+    test: NDArray[np.float64]
+    calibration: NDArray[np.float64]
+    targets: NDArray[np.float64]
 
 
-def _members(
+def _calibrated_by_others(folds: Sequence[Fold], k: int) -> Fold:
+    """Fold k with the test crystals of all other folds as its calibration crystals."""
+    others = [fold for i, fold in enumerate(folds) if i != k]
+    return replace(
+        folds[k],
+        calibration=np.concatenate([other.test for other in others], axis=1),
+        targets=np.concatenate([other.part.targets for other in others]),
+    )
+
+
+def _outputs(
     checkpoint: Checkpoint, project: Project, experiment: Experiment, fold: str, sample: Sample
-) -> list[Outputs]:
-    """What each network of a fold says: values [c] in the task's unit, or probabilities [c, k]."""
-    task = project.params.tasks[experiment.task]
-    parts = (sample.calibration, sample.test)
-    found = []
+) -> Fold:
+    """Each network of a fold on its calibration crystals, if it has any, and its test crystals."""
+    parts = (sample.calibration, sample.test)[1 if experiment.refit else 0 :]
+    found: list[list[NDArray[np.float64]]] = []
     for member in range(experiment.members or 1):
         prefix = place(experiment, fold, member)
         facts, tensors = checkpoint.run(prefix)
         if project.params.models[experiment.model].training is None:
             settings = checkpoint.note["model"]["network"]
-            calibration, test = (
-                classical.apply(settings, tensors, sample.descriptors(part)) for part in parts
+            found.append(
+                [classical.apply(settings, tensors, sample.descriptors(part)) for part in parts]
             )
         else:
-            net = checkpoint.network(prefix, task.outputs)
+            net = checkpoint.network(prefix, project.params.outputs(experiment))
             double = experiment.precision == "double"
-            calibration, test = (
-                finished(
-                    forward(net, inputs(sample, part), double=double), facts, project, experiment
-                )
-                for part in parts
+            found.append(
+                [
+                    finished(
+                        forward(net, inputs(sample, part), double=double),
+                        facts,
+                        project,
+                        experiment,
+                    )
+                    for part in parts
+                ]
             )
-        found.append((calibration, test))
-    return found
+    calibration, test = (np.stack([of[k] for of in found]) for k in (0, -1))
+    return Fold(fold, sample.test, test, calibration, sample.calibration.targets)
 
 
 def finished(
     outputs: Tensor, facts: Mapping[str, Any], project: Project, experiment: Experiment
 ) -> NDArray[np.float64]:
     """Outputs [c, out] of a network in the task's unit, f64 [c], or as probabilities [c, k]."""
-    if project.params.tasks[experiment.task].kind == "classification":
-        probability: NDArray[np.float64] = torch.softmax(outputs.double(), dim=1).numpy()
+    task = project.params.tasks[experiment.task]
+    if task.kind == "classification":
+        chances = torch.softmax(outputs[:, : task.outputs].double(), dim=1)
+        probability: NDArray[np.float64] = chances.numpy()
         return probability
     return unscale(outputs, facts["mean"], facts["std"], project.params.training(experiment))
 
@@ -179,11 +220,10 @@ def _spread(members: Float[NDArray[np.float64], "m c"]) -> Float[NDArray[np.floa
     return np.std(members, axis=0, ddof=1) if len(members) > 1 else None
 
 
-def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
+def _values(fold: Fold) -> dict[str, Sequence[Any]]:
     """Columns of a regression: prediction, interval, p-value, and the members."""
-    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c]
-    known = calibrated(calibration, sample.calibration.targets)
-    target = sample.test.targets
+    known, test = calibrated(fold.calibration, fold.targets), fold.test
+    target = fold.part.targets
     scale = known.scale(_spread(test), len(target))
     residual = np.abs(target - test.mean(axis=0))
     return {
@@ -193,11 +233,11 @@ def _values(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[An
     } | {f"member_{k}": _rounded(row, DIGITS) for k, row in enumerate(test)}
 
 
-def _classes(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[Any]]:
+def _classes(fold: Fold) -> dict[str, Sequence[Any]]:
     """Columns of a classification: class, probability, set, p-value, and the members' classes."""
-    calibration, test = (np.stack(side) for side in zip(*members, strict=True))  # [m, c, k]
-    known = Calibration.of_classes(_index(sample.calibration), calibration.mean(axis=0))
-    probability, target = test.mean(axis=0), _index(sample.test)
+    test = fold.test
+    known = Calibration.of_classes(fold.targets.astype(np.int64), fold.calibration.mean(axis=0))
+    probability, target = test.mean(axis=0), fold.part.targets.astype(np.int64)
     scores = 1 - probability[np.arange(len(target)), target]
     return {
         "target": (target + 1).tolist(),
@@ -211,10 +251,6 @@ def _classes(members: Sequence[Outputs], sample: Sample) -> dict[str, Sequence[A
 def _rounded(values: Float[NDArray[np.float64], " c"], digits: int) -> list[float]:
     rounded: list[float] = np.round(values, digits).tolist()
     return rounded
-
-
-def _index(part: Part) -> Int[NDArray[np.int64], " c"]:
-    return part.targets.astype(np.int64)
 
 
 def inputs(sample: Sample, part: Part) -> Iterator[Mapping[str, Tensor]]:

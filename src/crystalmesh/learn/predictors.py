@@ -221,10 +221,10 @@ class Predictor:
             place(self.experiment, str(self.experiment.fold), k)
             for k in range(self.experiment.members or 1)
         ]
+        outputs = project.params.outputs(self.experiment)
         try:
             self.networks = [
-                self.checkpoint.network(prefix, self.task.outputs).eval()
-                for prefix in self._prefixes
+                self.checkpoint.network(prefix, outputs).eval() for prefix in self._prefixes
             ]
         except (KeyError, RuntimeError) as error:
             raise CrystalmeshError(

@@ -20,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -87,6 +93,7 @@ class Learner(pl.LightningModule):
         scaled = training.standardise and task.kind == "regression"
         self.mean = float(targets.mean()) if scaled else 0.0
         self.std = float(targets.std()) if scaled and targets.std() > 0 else 1.0
+        self.beside_mean, self.beside_std = _moments(sample.train.beside)
         self.rows: list[tuple[int, float, float, float]] = []  # the history
         self.seconds = 0.0  # of the clock, and of the processor: both also of the runs before this
         self.cpu_seconds = 0.0
@@ -96,17 +103,33 @@ class Learner(pl.LightningModule):
         self._outputs: list[Tensor] = []
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """L1 or squared error on (standardised) targets, cross entropy for classes."""
-        if self.task.kind == "classification":
-            return F.cross_entropy(outputs, targets.long())
-        scaled = scale(targets, self.mean, self.std, self.training_settings).to(outputs.dtype)
+        """L1 or squared error on (standardised) targets, cross entropy for classes.
+
+        With tasks beside it, the mean of its loss and of theirs, these standardised and over the
+        crystals of the batch that have the label.
+        """
         error = F.l1_loss if self.training_settings.loss == "l1" else F.mse_loss
-        return error(outputs.squeeze(1), scaled)
+        count = self.task.outputs
+        own = targets if targets.ndim == 1 else targets[:, 0]
+        if self.task.kind == "classification":
+            loss = F.cross_entropy(outputs[:, :count], own.long())
+        else:
+            scaled = scale(own, self.mean, self.std, self.training_settings).to(outputs.dtype)
+            loss = error(outputs[:, 0], scaled)
+        if targets.ndim == 1:
+            return loss
+        others = (targets[:, 1:] - self.beside_mean.to(own)) / self.beside_std.to(own)
+        known = others.isfinite().any(dim=0)
+        for k in known.nonzero().flatten().tolist():
+            has = others[:, k].isfinite()
+            loss = loss + error(outputs[has, count + k], others[has, k].to(outputs.dtype))
+        return loss / (1 + others.shape[1])
 
     def metric(self, outputs: Tensor, targets: np.ndarray[Any, Any]) -> float:
         """MAE in the task's unit, or accuracy in per cent, over the whole set at once."""
         if self.task.kind == "classification":
-            return 100.0 * float((outputs.argmax(dim=1).numpy() == targets).mean())
+            classes = outputs[:, : self.task.outputs].argmax(dim=1).numpy()
+            return 100.0 * float((classes == targets).mean())
         values = unscale(outputs, self.mean, self.std, self.training_settings)
         return float(np.abs(values - targets).mean())
 
@@ -249,6 +272,8 @@ class Run:
 def train(project: Project, group: str, name: str, devices: Devices = ONE) -> None:
     """The stage `train`: fit the experiment's networks, each of the epoch that validates best.
 
+    With `refit` of the last epoch; the history then says how well validation crystals are fitted.
+
     Writes the checkpoint, the history (no times: it must come out the same again) and the card
     (data, settings, numerics, device, times). An interrupted training continues from its last
     whole epoch. Of several processes, each runs this, and the first one writes.
@@ -364,13 +389,13 @@ def _fit(
             f"{label}: {devices.processes} processes for {fewest} crystals; use fewer devices"
         )
     torch.manual_seed(seed)
-    net = network(model.architecture, model.network, task.outputs)
+    net = network(model.architecture, model.network, project.params.outputs(experiment))
     transfer(net, start)
     learner = Learner(net, task, training, sample, seed)
     best = ModelCheckpoint(
         scratch,
         filename="best",
-        monitor="val_metric",
+        monitor=None if experiment.refit else "val_metric",  # without: the last epoch
         mode="max" if task.kind == "classification" else "min",
         save_last=True,
         enable_version_counter=False,
@@ -396,9 +421,13 @@ def _fit(
             callbacks=[
                 best,
                 EarlyStopping(
-                    "val_metric", mode=best.mode, patience=training.patience, check_finite=False
+                    "val_metric",
+                    mode=best.mode,
+                    patience=training.epochs if experiment.refit else training.patience,
+                    check_finite=False,
                 ),
                 RichProgressBar() if on_terminal else EpochLine(label),
+                *([EMAWeightAveraging(decay=training.ema)] if training.ema else []),
             ],
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:  # what it has not
@@ -415,11 +444,12 @@ def _fit(
     }
     values = [row[2] for row in learner.rows]
     top = int(np.argmax(values) if best.mode == "max" else np.argmin(values))
+    top = len(values) - 1 if experiment.refit else top
     facts = {
         "mean": learner.mean,
         "std": learner.std,
         "n_train": len(sample.train.ids),
-        "n_val": len(sample.val.ids),
+        "n_val": 0 if experiment.refit else len(sample.val.ids),
         "epochs": len(learner.rows),
         "best_epoch": learner.rows[top][0] + 1,
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -454,6 +484,16 @@ def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed:
     rows = [(1, metric(sample.train), metric(sample.val), 0.0)]
     seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
     return Run(tensors, rows, facts, seconds, cpu_seconds, "cpu")
+
+
+def _moments(labels: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column over its known labels; 0 and 1 where there are none."""
+    if labels is None:
+        return torch.zeros(0), torch.ones(0)
+    columns = [column[np.isfinite(column)] for column in labels.T]
+    mean = [float(column.mean()) if len(column) else 0.0 for column in columns]
+    std = [float(column.std()) if len(column) else 0.0 for column in columns]
+    return torch.tensor(mean), torch.tensor([s if s > 0 else 1.0 for s in std])
 
 
 def _resumable(last: Path, name: str) -> Path | None:

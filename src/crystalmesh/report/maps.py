@@ -50,8 +50,8 @@ def describe(project: Project, report: str, name: str) -> dict[str, Any]:
     if project.params.models[experiment.model].training is None:
         raise CrystalmeshError(f"params.yaml: reports.{report}.maps: {name} has no network")
     fold, sample = next(samples(project, experiment))
-    task = project.params.tasks[experiment.task]
-    net = Checkpoint.load(project, report, name).network(place(experiment, fold, 0), task.outputs)
+    outputs = project.params.outputs(experiment)
+    net = Checkpoint.load(project, report, name).network(place(experiment, fold, 0), outputs)
     part = Part(
         sample.test.ids[:CRYSTALS], sample.test.formulas[:CRYSTALS], sample.test.targets[:CRYSTALS]
     )

@@ -1,0 +1,281 @@
+"""Message passing on the periodic Delaunay complex: atoms, edges, faces and cells (ours).
+
+Every part of the complex has a vector. In each layer faces gather their sides and cells, cells
+their walls; an edge hears its two ends, the edges that it meets at corners of faces (through the
+angle between them) and the cells that have it as a hinge (through the dihedral angle); an atom
+hears its neighbours along its edges, gated as in CGCNN. All that enters is invariant under
+rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
+
+With one part for each symmetry orbit (`complex.orbits`) the same numbers come out as with all parts
+(`complex.whole`): a message that comes from m parts of an orbit counts m times.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from crystalmesh.config import parse
+from crystalmesh.represent.atoms import FEATURES, table
+
+# Typical numbers, so that sums start out of the order of one: of an atom's edges, of an edge's
+# corners and hinges, of a face's sides, of a cell's walls.
+EDGES, CORNERS, HINGES, SIDES, WALLS = 14.0, 10.0, 5.0, 3.0, 4.0
+ANGLES = 12  # Gaussians
+
+
+class Settings(BaseModel):
+    """Sizes of the network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(gt=1)  # of the vector of an atom, edge, face or cell
+    layers: int = Field(gt=0)
+    parts: Literal["edges", "faces", "cells"] = "cells"  # up to which dimension parts have vectors
+    gaussians: int = Field(default=32, gt=1)  # of an edge's length
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Gaussians(nn.Module):
+    """exp(-(x - c)^2 / 2 s^2) at n centres c from `low` to `high`, s their spacing."""
+
+    centres: Tensor
+
+    def __init__(self, low: float, high: float, n: int) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(low, high, n), persistent=False)
+        self.factor = -0.5 * ((n - 1) / (high - low)) ** 2
+
+    def forward(self, x: Float[Tensor, " r"]) -> Float[Tensor, "r n"]:
+        return torch.exp(self.factor * (x[:, None] - self.centres.to(x.dtype)) ** 2)
+
+
+class Messages(torch.autograd.Function):
+    """y_t = sum over borders (s -> t) of x_s * w_st, element by element.
+
+    Written out because the plain form keeps two arrays of borders x width floats for the backward
+    pass, this one none but w.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "s d"],
+        w: Float[Tensor, "b d"],
+        source: Int[Tensor, " b"],
+        target: Int[Tensor, " b"],
+        count: int,
+    ) -> Float[Tensor, "t d"]:
+        ctx.save_for_backward(x, w, source, target)
+        message = x.index_select(0, source).mul_(w)
+        return x.new_zeros(count, x.shape[1]).index_add_(0, target, message)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, source, target = ctx.saved_tensors
+        each = grad.index_select(0, target)
+        dw = each * x.index_select(0, source)
+        dx = torch.zeros_like(x).index_add_(0, source, each.mul_(w))
+        return dx, dw, None, None, None
+
+
+def gathered(
+    x: Float[Tensor, "s d"],
+    weight: Float[Tensor, " b"],
+    source: Int[Tensor, " b"],
+    target: Int[Tensor, " b"],
+    count: int,
+) -> Float[Tensor, "t d"]:
+    """y_t = sum over borders (s -> t) of weight * x_s."""
+    message = x.index_select(0, source) * weight[:, None]
+    return x.new_zeros(count, x.shape[1]).index_add_(0, target, message)
+
+
+class Update(nn.Module):
+    """x + dropout(L silu(norm(heard))): what a part makes of what it heard."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "r d"], heard: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
+        out: Tensor = x + self.dropout(self.linear(F.silu(self.norm(heard))))
+        return out
+
+
+class Layer(nn.Module):
+    """One round of messages: see the head of this file."""
+
+    def __init__(self, width: int, parts: str, dropout: float) -> None:
+        super().__init__()
+        self.faces, self.cells = parts != "edges", parts == "cells"
+        self.edge_own, self.edge_ends = nn.Linear(width, width), _plain(width, width)
+        self.edge = Update(width, dropout)
+        if self.faces:
+            self.face_sides, self.face = nn.Linear(width, width), Update(width, dropout)
+            self.corner_edge, self.corner_gate = _plain(width, width), _plain(width, width)
+            self.corner_angle = nn.Linear(ANGLES, width)
+        if self.cells:
+            self.cell_walls, self.cell = nn.Linear(width, width), Update(width, dropout)
+            self.hinge_cell, self.hinge_angle = _plain(width, width), nn.Linear(ANGLES, width)
+        self.own = nn.Linear(width, 2 * width)
+        self.neighbour, self.along = _plain(width, 2 * width), _plain(width, 2 * width)
+        self.atom = Update(width, dropout)
+
+    def forward(self, x: dict[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Args: vectors of the parts by name; the batch with the weights of `weighted`."""
+        atoms, edges = x["atoms"], x["edges"]  # [n, d], [e, d]
+        first, second = b["edges_ends"].t()
+        ends = self.edge_ends(atoms)
+        heard = self.edge_own(edges) + ends.index_select(0, first) + ends.index_select(0, second)
+        if self.faces:
+            heard = heard + self._of_faces(x, b)
+        edges = self.edge(edges, heard)
+
+        # Each edge is heard from both of its ends.
+        here, there = torch.cat([first, second]), torch.cat([second, first])  # [2e]
+        message = self.own(atoms).index_select(0, here)
+        message = message + self.neighbour(atoms).index_select(0, there)
+        message = message + self.along(edges).repeat(2, 1)  # [2e, 2d]
+        gate, value = message.chunk(2, dim=1)
+        message = torch.sigmoid(gate) * F.silu(value) * b["w_ends"][:, None]
+        heard = torch.zeros_like(atoms).index_add_(0, here, message)
+        return x | {"edges": edges, "atoms": self.atom(atoms, heard)}
+
+    def _of_faces(self, x: dict[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "e d"]:
+        """What edges hear of the faces and cells around them; these are updated in x."""
+        edges, faces = x["edges"], x["faces"]
+        face, edge = b["sides"].t()
+        heard = gathered(edges, b["w_sides"], edge, face, len(faces))
+        if self.cells:
+            cell, wall = b["walls"].t()
+            heard = heard + gathered(x["cells"], b["w_walls_of_face"], cell, wall, len(faces))
+        x["faces"] = faces = self.face(faces, self.face_sides(heard) + faces)
+        face, one, other = b["corners"].t()
+        gate = torch.sigmoid(self.corner_gate(faces)).index_select(0, face)
+        through = self.corner_angle(b["corners_basis"]) * gate  # [k, d]
+        both = torch.cat([through * b["w_one"][:, None], through * b["w_other"][:, None]])
+        route = torch.cat([other, one]), torch.cat([one, other])
+        total: Tensor = Messages.apply(self.corner_edge(edges), both, *route, len(edges))  # type: ignore[no-untyped-call]
+        if self.cells:
+            cells = x["cells"]
+            heard = gathered(faces, b["w_walls"], wall, cell, len(cells))
+            x["cells"] = cells = self.cell(cells, self.cell_walls(heard) + cells)
+            cell, edge = b["hinges"].t()
+            through = self.hinge_angle(b["hinges_basis"]) * b["w_hinges"][:, None]
+            total = total + Messages.apply(self.hinge_cell(cells), through, cell, edge, len(edges))  # type: ignore[no-untyped-call]
+        return total
+
+
+def _plain(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=False)
+
+
+class Network(nn.Module):
+    """The network on the complex.
+
+    Args:
+        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        outputs: numbers a crystal.
+
+    Shapes:
+        input: a batch of `represent.complex`; output: [c, outputs].
+    """
+
+    elements: Tensor
+
+    def __init__(self, settings: Mapping[str, Any], outputs: int) -> None:
+        super().__init__()
+        config = parse(Settings, settings, "network (complex)")
+        d = config.width
+        self.faces, self.cells = config.parts != "edges", config.parts == "cells"
+        self.register_buffer("elements", torch.from_numpy(table()), persistent=False)  # [101, 92]
+        # Logarithms of what spans decades (volumes, areas, solid angles), Angstrom and radian.
+        self.element, self.volume = nn.Linear(FEATURES, d), Gaussians(1.0, 5.0, 16)
+        self.atom = _plain(16, d)
+        self.length, self.solid = Gaussians(0.5, 6.0, config.gaussians), Gaussians(-6.0, 1.5, 12)
+        wide = config.gaussians + 12
+        self.edge = nn.Sequential(nn.Linear(wide, d), nn.SiLU(), nn.Linear(d, d))
+        self.radius, self.angle = Gaussians(0.5, 6.0, 12), Gaussians(0.0, math.pi, ANGLES)
+        if self.faces:
+            self.area, self.face = Gaussians(-0.5, 4.0, 12), nn.Linear(24, d)
+        if self.cells:
+            self.cell_volume, self.cell = Gaussians(-3.0, 5.0, 12), nn.Linear(24, d)
+        self.layers = nn.ModuleList(
+            Layer(d, config.parts, config.dropout) for _ in range(config.layers)
+        )
+        self.hidden, self.out = nn.Linear(2 * d, d), nn.Linear(d, outputs)
+
+    def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
+        """What the last layer sees: means over the crystal's atoms and edges, and one layer."""
+        b = self.weighted(batch)
+        x = self.embedded(b)
+        for layer in self.layers:
+            x = layer(x, b)
+        crystals = len(b["atoms_pointer"]) - 1
+        pooled = [
+            gathered(x[part], b[f"w_{part}"], b["all"][: len(x[part])], b[f"of_{part}"], crystals)
+            for part in ("atoms", "edges")
+        ]
+        return F.silu(self.hidden(torch.cat(pooled, dim=1)))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
+        out: Tensor = self.out(self.vector(batch))
+        return out
+
+    def embedded(self, b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The vectors of the parts before the first layer."""
+        length, solid, _ = b["edges_size"].t()
+        volume = self.volume(b["atoms_size"].log())
+        x = {
+            "atoms": self.element(self.elements.to(volume.dtype)).index_select(0, b["numbers"])
+            + self.atom(volume),
+            "edges": self.edge(
+                torch.cat([self.length(length), self.solid(solid.clamp(min=1e-4).log())], dim=1)
+            ),
+        }
+        if self.faces:
+            area, radius = b["faces_size"].t()
+            x["faces"] = self.face(torch.cat([self.area(area.log()), self.radius(radius)], dim=1))
+        if self.cells:
+            size, radius = b["cells_size"].t()
+            basis = self.cell_volume(size.clamp(min=1e-3).log()), self.radius(radius)
+            x["cells"] = self.cell(torch.cat(basis, dim=1))
+        return x
+
+    def weighted(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The batch with how often each message counts (w_*), and angles in their basis."""
+        atoms, edges, faces, cells = (
+            batch[f"{part}_many"] for part in ("atoms", "edges", "faces", "cells")
+        )
+        b: dict[str, Any] = dict(batch)
+        first, second = b["edges_ends"].t()
+        per_end = torch.cat([edges / atoms[first], edges / atoms[second]])
+        b["w_ends"] = per_end / EDGES
+        for part, many in (("atoms", atoms), ("edges", edges)):
+            counts = b[f"{part}_pointer"].diff()
+            crystal = torch.repeat_interleave(counts)
+            total = many.new_zeros(len(counts)).index_add_(0, crystal, many)
+            b[f"w_{part}"] = many / total[crystal]
+            b[f"of_{part}"] = crystal
+        b["all"] = torch.arange(max(len(atoms), len(edges)), device=atoms.device)
+        if self.faces:
+            face, one, other = b["corners"].t()
+            share = b["corners_count"] * faces[face] / CORNERS
+            b |= {"w_one": share / edges[one], "w_other": share / edges[other]}
+            b |= {"w_sides": b["sides_count"] / SIDES}
+            b["corners_basis"] = self.angle(b["corners_angle"])
+        if self.cells:
+            cell, wall = b["walls"].t()
+            b |= {"w_walls": b["walls_count"] / WALLS}
+            b["w_walls_of_face"] = b["walls_count"] * cells[cell] / faces[wall] / 2
+            cell, hinge = b["hinges"].t()
+            b["w_hinges"] = b["hinges_count"] * cells[cell] / edges[hinge] / HINGES
+            b["hinges_basis"] = self.angle(b["hinges_angle"])
+        return b

@@ -1,0 +1,251 @@
+"""The periodic Delaunay complex of a crystal as lists of parts and of who borders whom.
+
+Atoms, edges, faces and cells of one period with invariant measures of each: no coordinates, no
+cutoff, no number of neighbours. `orbits` holds one representative of each symmetry orbit (the
+asymmetric unit) with how many it stands for: parts that are the same by symmetry have the same
+features in every layer of a network, so that it need not compute them twice. `whole` holds them
+all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import spglib
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from crystalmesh.config import parse
+from crystalmesh.data.crystals import Crystal
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import atoms, geometry
+from crystalmesh.represent.tessellation import Complex, tessellate
+
+EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
+
+
+class Settings(BaseModel):
+    """Settings of a complex."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symprec: float  # Angstrom, of spglib's search for the primitive cell and for orbits
+    tolerance: float  # Angstrom within which atoms count as co-spherical
+
+
+class Whole:
+    """All parts of the complex of a primitive cell.
+
+    Args:
+        settings: `representations.complex.whole` (or `.orbits`) of params.yaml.
+    """
+
+    block = "whole"
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(Settings, settings, f"representations.complex.{self.block}")
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """Parts and borders.
+
+        Returns:
+            See `describe`.
+
+        Raises:
+            CrystalmeshError: spglib finds no primitive cell, an element has no features, or see
+                `tessellate`.
+        """
+        lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
+        found = tessellate(lattice, frac, self.settings.tolerance)
+        return describe(found, numbers, self._orbits(found, numbers))
+
+    def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:  # noqa: ARG002
+        return geometry.Orbits(
+            _alone(found.n_vertices),
+            _alone(found.n_edges),
+            _alone(found.n_faces),
+            _alone(found.n_cells),
+            operations=1,
+            broken=0,
+        )
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join complexes: see the function `collate`."""
+        return collate(items)
+
+
+class Quotient(Whole):
+    """One part of each orbit under the space group, with its multiplicity."""
+
+    block = "orbits"
+
+    def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:
+        return geometry.orbits(found, numbers, self.settings.symprec)
+
+
+def primitive_cell(
+    crystal: Crystal, symprec: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Lattice, coordinates and atomic numbers of a primitive cell, not idealised.
+
+    Raises:
+        CrystalmeshError: spglib finds none, or an element has no features.
+    """
+    atoms.vectors(crystal.numbers)  # refuses elements without features
+    cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
+    found: Any = spglib.find_primitive(cell, symprec=symprec)
+    if found is None:
+        raise CrystalmeshError(f"{crystal.id}: spglib finds no primitive cell")
+    lattice, frac, numbers = found
+    return lattice, frac - np.floor(frac), numbers
+
+
+def describe(
+    found: Complex, numbers: Int[NDArray[Any], " n"], orbits: geometry.Orbits
+) -> dict[str, NDArray[Any]]:
+    """The parts that stand for their orbits, and how they border on each other.
+
+    Args:
+        found: the complex.
+        numbers: atomic number of each site.
+        orbits: which parts are the same.
+
+    Returns:
+        One row an orbit, with `*_many`, how many parts of the primitive cell it stands for:
+        numbers, atoms_many [n], atoms_size [n] (Voronoi volume, Angstrom^3);
+        edges_many, edges_ends [e, 2] (its two atoms), edges_size [e, 3] (length in Angstrom, solid
+        angle of the dual face in radian as the mean of both ends, area of that face in Angstrom^2);
+        faces_many [f], faces_size [f, 2] (area, circumradius; Angstrom^2, Angstrom);
+        cells_many [c], cells_size [c, 2] (volume, circumradius; Angstrom^3, Angstrom).
+        One row a border, with `*_count`, how often the first part has such a border:
+        sides [s, 2] (face, edge); walls [w, 2] (cell, face);
+        corners [k, 3] (face, and two edges that meet at a corner of it) and corners_angle [k];
+        hinges [h, 2] (cell, edge) and hinges_angle [h], the dihedral angle inside the cell.
+    """
+    atom, edge, face, cell = orbits.atoms, orbits.edges, orbits.faces, orbits.cells
+    r = edge.representative
+    solid = geometry.solid_angles(found)[r].mean(axis=1)
+    result: dict[str, NDArray[Any]] = {
+        "numbers": numbers[atom.representative].astype(np.uint8),
+        "atoms_many": atom.multiplicity.astype(np.int32),
+        "atoms_size": _f32(geometry.voronoi_volumes(found)[atom.representative]),
+        "edges_many": edge.multiplicity.astype(np.int32),
+        "edges_ends": atom.label[found.edge_sites[r]].astype(np.int32),
+        "edges_size": _f32(
+            np.stack([geometry.edge_lengths(found)[r], solid, geometry.dual_areas(found)[r]], 1)
+        ),
+        "faces_many": face.multiplicity.astype(np.int32),
+        "faces_size": _f32(
+            np.stack([geometry.face_areas(found), geometry.face_circumradii(found)], 1)[
+                face.representative
+            ]
+        ),
+        "cells_many": cell.multiplicity.astype(np.int32),
+        "cells_size": _f32(
+            np.stack([found.cell_volumes, found.cell_radii], 1)[cell.representative]
+        ),
+    }
+    # Corners of the faces: each between the side that comes in and the side that goes out.
+    of_face = np.repeat(np.arange(found.n_faces), np.diff(found.face_pointer))
+    before = np.arange(len(of_face)) - 1
+    before[found.face_pointer[:-1]] = found.face_pointer[1:] - 1
+    steps = geometry.edge_vectors(found)[found.face_edges] * found.face_edges_sign[:, None]
+    cosine = -np.einsum("ij,ij->i", steps[before], steps)
+    cosine /= np.linalg.norm(steps, axis=1) * np.linalg.norm(steps[before], axis=1)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+    chosen = _chosen(face, of_face)
+    around = edge.label[found.face_edges]
+    pairs = np.sort(np.stack([around[before], around], axis=1), axis=1)
+    faces = face.label[of_face]
+    rows, count, _ = _joined(np.stack([faces, around], axis=1)[chosen])
+    result |= {"sides": rows, "sides_count": count}
+    rows, count, angles = _joined(np.column_stack([faces, pairs])[chosen], angle[chosen])
+    result |= {"corners": rows, "corners_count": count, "corners_angle": _f32(angles)}
+    of_cell = np.repeat(np.arange(found.n_cells), np.diff(found.cell_face_pointer))
+    chosen = _chosen(cell, of_cell)
+    rows, count, _ = _joined(
+        np.stack([cell.label[of_cell], face.label[found.cell_faces]], axis=1)[chosen]
+    )
+    result |= {"walls": rows, "walls_count": count}
+    hinges = geometry.dihedral_angles(found)
+    chosen = _chosen(cell, hinges.cells)
+    rows, count, angles = _joined(
+        np.stack([cell.label[hinges.cells], edge.label[hinges.edges]], axis=1)[chosen],
+        hinges.angles[chosen],
+    )
+    return result | {"hinges": rows, "hinges_count": count, "hinges_angle": _f32(angles)}
+
+
+PARTS = {"atoms": "numbers", "edges": "edges_many", "faces": "faces_many", "cells": "cells_many"}
+BORDERS = {  # which parts the columns name
+    "edges_ends": ("atoms", "atoms"),
+    "sides": ("faces", "edges"),
+    "corners": ("faces", "edges", "edges"),
+    "walls": ("cells", "faces"),
+    "hinges": ("cells", "edges"),
+}
+
+
+def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+    """Join complexes: the arrays of `describe` one after the other, and where each crystal's start.
+
+    Returns:
+        atoms_pointer [c + 1]: atoms of crystal i are rows pointer[i] to pointer[i + 1]; so edges_,
+        faces_ and cells_pointer; the arrays of `describe`, numbers of parts counted over the batch,
+        `many` and `count` as f32, integers as i64.
+    """
+    pointers = {
+        part: np.concatenate([[0], np.cumsum([len(item[key]) for item in items])]).astype(np.int64)
+        for part, key in PARTS.items()
+    }
+    batch: dict[str, NDArray[Any]] = {f"{part}_pointer": p for part, p in pointers.items()}
+    for key in items[0]:
+        joined = np.concatenate([item[key] for item in items])
+        if key in BORDERS:
+            counts = [len(item[key]) for item in items]
+            first = np.stack([pointers[part][:-1] for part in BORDERS[key]], axis=1)
+            joined = joined + np.repeat(first, counts, axis=0)
+        elif key == "numbers":
+            joined = joined.astype(np.int64)
+        elif joined.dtype == np.int32:
+            joined = joined.astype(np.float32)
+        batch[key] = joined
+    return {key: torch.from_numpy(array) for key, array in batch.items()}
+
+
+def _alone(count: int) -> geometry.Orbit:
+    """Every part an orbit of its own."""
+    each = np.arange(count, dtype=np.int32)
+    return geometry.Orbit(each, each, np.ones(count, dtype=np.int32))
+
+
+def _chosen(orbit: geometry.Orbit, part: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows whose part stands for its orbit."""
+    stands = np.zeros(len(orbit.label), dtype=bool)
+    stands[orbit.representative] = True
+    chosen: NDArray[np.bool_] = stands[part]
+    return chosen
+
+
+def _joined(
+    rows: NDArray[Any], values: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Equal rows (with values that are equal but for rounding) as one: it, how many, mean value."""
+    values = np.zeros(len(rows)) if values is None else values
+    order = np.lexsort((values, *rows.T[::-1]))
+    rows, values = rows[order], values[order]
+    new = (rows[1:] != rows[:-1]).any(axis=1) | (np.diff(values) > EQUAL)
+    first = np.flatnonzero(np.concatenate([[True], new]))
+    count = np.diff(np.append(first, len(rows)))
+    mean = np.add.reduceat(values, first) / count
+    return rows[first].astype(np.int32), count.astype(np.int32), mean
+
+
+def _f32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return values.astype(np.float32)
+
+
+VARIANTS = {"orbits": Quotient, "whole": Whole}

@@ -1,0 +1,111 @@
+"""The network on the complex: orbits and all parts alike, invariances, exact gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from crystalmesh.data.crystals import Crystal
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.models.complex import Messages, Network
+from crystalmesh.represent.complex import VARIANTS, collate
+from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
+
+SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
+PARTS = ("edges", "faces", "cells")
+FROZEN = [0.12212672320681253, 0.10154810163761989]
+
+
+def net(parts: str, outputs: int = 2) -> Network:
+    torch.manual_seed(0)
+    return Network(SMALL | {"parts": parts}, outputs).double().eval()
+
+
+def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
+    batch = collate([maker.build(one) for one in crystals])
+    with torch.no_grad():
+        values: Tensor = network(
+            {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+        )
+    return values
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CRYSTALS)
+def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) -> None:
+    one = some(seed, name)
+    for parts in PARTS:
+        network = net(parts)
+        torch.testing.assert_close(
+            output(network, ORBITS, one), output(network, WHOLE, one), rtol=0, atol=1e-6
+        )
+
+
+@settings(max_examples=40, deadline=None)
+@given(**CRYSTALS)
+def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: str) -> None:
+    one = some(seed, name)
+    other = moved(one, seed)
+    for maker in (ORBITS, WHOLE):
+        network = net("cells")
+        torch.testing.assert_close(
+            output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_batch_is_its_crystals(parts: str) -> None:
+    crystals = [some(seed, "random") for seed in (1, 2, 3)]
+    network = net(parts)
+    alone = torch.cat([output(network, ORBITS, one) for one in crystals])
+    torch.testing.assert_close(output(network, ORBITS, *crystals), alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_it_sees_elements_lengths_and_angles(parts: str) -> None:
+    """What tells crystals apart reaches the output, and every weight gets a gradient."""
+    one = some(1, "random")
+    stretched = Crystal("x", "X", one.lattice * 1.02, one.numbers, one.frac)
+    sheared = Crystal("x", "X", one.lattice @ (np.eye(3) + 0.02), one.numbers, one.frac)
+    other = Crystal("x", "X", one.lattice, one.numbers % 80 + 1, one.frac)
+    network = net(parts)
+    values = output(network, ORBITS, one, stretched, sheared, other)
+    gaps = (values[:, None] - values[None]).abs().amax(dim=2) + torch.eye(4)
+    assert float(gaps.min()) > 1e-6
+    batch = collate([ORBITS.build(one), ORBITS.build(stretched)])
+    network.float()(batch).square().sum().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not silent
+
+
+def test_gradients_of_messages() -> None:
+    rng = np.random.default_rng(0)
+    source, target = (torch.from_numpy(rng.integers(0, n, 7)) for n in (4, 3))
+    x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+
+    def ours(x: Tensor, w: Tensor) -> Tensor:
+        out: Tensor = Messages.apply(x, w, source, target, 3)  # type: ignore[no-untyped-call]
+        return out
+
+    assert torch.autograd.gradcheck(ours, (x, w))
+    plain = torch.zeros(3, 2, dtype=torch.float64).index_add(0, target, x[source] * w)
+    torch.testing.assert_close(ours(x, w), plain)
+
+
+def test_frozen_output() -> None:
+    crystals = [some(seed, "random") for seed in (1, 2)]
+    values = output(net("cells", 1), ORBITS, *crystals).squeeze(1).tolist()
+    assert values == pytest.approx(FROZEN, abs=1e-6)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(CrystalmeshError, match=r"network \(complex\)\.widht: unknown"):
+        Network({"widht": 8, "layers": 2}, 1)
+    with pytest.raises(CrystalmeshError, match="parts"):
+        Network(SMALL | {"parts": "volumes"}, 1)
+    assert set(VARIANTS) == {"orbits", "whole"}
+    assert VARIANTS["orbits"](SETTINGS).collate is not None
