@@ -25,6 +25,22 @@ def code() -> dict[str, Any]:
     }
 
 
+def ignored(path: Path) -> bool:
+    """Whether Git is told to leave this file out: of it only the ledger's checksum is published."""
+    try:
+        return (
+            subprocess.run(
+                ["git", "check-ignore", "--quiet", path.name],
+                cwd=path.parent,
+                check=False,
+                capture_output=True,
+            ).returncode
+            == 0
+        )
+    except OSError:
+        return False
+
+
 def source_checksum(folder: Path) -> str:
     """SHA-256 over the names and contents of the package's files, in the order of their names."""
     digest = hashlib.sha256()

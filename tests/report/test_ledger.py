@@ -1,10 +1,11 @@
 """The ledger: every output, and nothing that changes from run to run."""
 
 import hashlib
+import json
 
 import pytest
 
-from crystalmesh import files
+from crystalmesh import files, provenance
 from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import ledger
@@ -47,3 +48,36 @@ def test_a_missing_output_is_one_line(finished: Project) -> None:
     with pytest.raises(CrystalmeshError, match=r"log_k-cgcnn-60\.csv: missing"):
         ledger.build(finished, "toy")
     path.write_bytes(content)
+
+
+def test_a_checkpoint_that_is_not_published_keeps_its_checksum(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing else of its experiment has changed; a published one must be there."""
+    name = "log_k-mesh_release-60"
+    path = finished.checkpoint("toy", name)
+    book = finished.results("toy") / "ledger.json"
+    before, weights = book.read_bytes(), path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(CrystalmeshError, match=f"{name}.*missing"):
+            ledger.build(finished, "toy")
+        monkeypatch.setattr(provenance, "ignored", lambda one: one == path)
+        ledger.build(finished, "toy")
+        assert book.read_bytes() == before
+        history = finished.history("toy", name)
+        rows = history.read_bytes()
+        history.write_bytes(rows + b"9,0.1,0.1,0.1\n")
+        try:
+            with pytest.raises(CrystalmeshError, match=f"{name}.*missing"):
+                ledger.build(finished, "toy")
+        finally:
+            history.write_bytes(rows)
+        content = files.read_json(book)
+        content["settings"][f"experiments.toy.{name}"] = "0" * 64
+        book.write_text(json.dumps(content))
+        with pytest.raises(CrystalmeshError, match=f"{name}.*missing"):
+            ledger.build(finished, "toy")
+    finally:
+        path.write_bytes(weights)
+        book.write_bytes(before)

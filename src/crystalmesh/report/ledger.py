@@ -4,10 +4,12 @@ The group `predictors`, which has no document, has a ledger of its networks alon
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from crystalmesh import files
-from crystalmesh.config import Project
+from crystalmesh import files, provenance
+from crystalmesh.config import Features, Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report.results import benchmarks
 
@@ -27,18 +29,25 @@ def build(project: Project, report: str) -> None:
     `experiments`: name -> the numerics block of its card (device, CPU, package versions); it
     explains a difference and is not compared.
 
+    The checkpoint of an experiment that Git leaves out and that is not here keeps the checksum of
+    the ledger before, as long as the experiment's settings, history, predictions and metrics are
+    those of that ledger: an experiment more does not ask for all others to be trained again.
+
     Raises:
         CrystalmeshError: an output is missing, or has changed since a stage wrote it.
     """
     folder = project.results(report)
     experiments = project.params.group(report)
+    path = folder / "ledger.json"
+    before = files.read_json(path) if path.exists() else {"outputs": {}, "settings": {}}
     files.write_json(
-        folder / "ledger.json",
+        path,
         {
             "report": report,
             "numerics": project.params.numerics(report),
             "outputs": {
-                path.relative_to(folder).as_posix(): files.verified(path)
+                path.relative_to(folder).as_posix(): _kept(project, report, path, before)
+                or files.verified(path)
                 for path in outputs(project, report)
             },
             "data": data(project, report),
@@ -50,6 +59,25 @@ def build(project: Project, report: str) -> None:
             },
         },
     )
+
+
+def _kept(project: Project, report: str, path: Path, before: Mapping[str, Any]) -> str | None:
+    """The checksum that a checkpoint keeps, which is neither here nor in Git; else None."""
+    name = path.stem
+    if path.parent.name != "checkpoints" or path.exists() or not provenance.ignored(path):
+        return None
+    made = (project.history, project.predictions, project.metrics)
+    keys = ["tasks", f"models.{project.params.experiment(report, name).model}"]
+    same = all(
+        before["outputs"].get(one.relative_to(project.results(report)).as_posix())
+        == files.verified(one)
+        for one in (of(report, name) for of in made)
+    ) and all(
+        before["settings"].get(key) == checksum(project, key)
+        for key in [*keys, project.params.block(report, name)]
+    )
+    digest: str | None = before["outputs"].get(f"checkpoints/{path.name}")
+    return digest if same else None
 
 
 def documented(project: Project, report: str) -> bool:
@@ -105,7 +133,7 @@ def data(project: Project, report: str) -> dict[str, str]:
             *(project.split(dataset, name) for name in names),
             *(
                 project.features(dataset, features.representation) / "index.json"
-                for features in params.features.values()
+                for features in _features(project, report).values()
                 if features.dataset == dataset
             ),
         ]
@@ -117,6 +145,8 @@ def settings(project: Project, report: str) -> list[str]:
     params, datasets = project.params, project.params.datasets_of(report)
     experiments = params.group(report)
     used = {experiment.model for experiment in experiments.values()}
+    features = _features(project, report)
+    modules = {one.representation.partition(".")[0] for one in features.values()}
     of_report = [f"reports.{report}"] if documented(project, report) else []
     if of_report:
         of_report += [f"benchmarks.{name}" for name in benchmarks(project, report)]
@@ -126,11 +156,24 @@ def settings(project: Project, report: str) -> list[str]:
         "tasks",
         *of_report,
         *(f"splits.{key}" for key, split in params.splits.items() if split.dataset in datasets),
-        *(f"features.{key}" for key, one in params.features.items() if one.dataset in datasets),
-        *(f"representations.{module}" for module in params.representations),
+        *(f"features.{key}" for key in features),
+        *(f"representations.{module}" for module in params.representations if module in modules),
         *(f"models.{name}" for name in params.models if name in used),
         *(params.block(report, name) for name in experiments),
     ]
+
+
+def _features(project: Project, report: str) -> dict[str, Features]:
+    """The blocks of `features` that a report is made from: its experiments', and the meshes."""
+    used = {(e.dataset, e.representation) for e in project.params.group(report).values()}
+    if documented(project, report):
+        dataset = project.params.reports[report].dataset
+        used |= {(dataset, "mesh.published"), (dataset, "mesh.canonical")}
+    return {
+        key: one
+        for key, one in project.params.features.items()
+        if (one.dataset, one.representation) in used
+    }
 
 
 def checksum(project: Project, key: str) -> str:

@@ -191,26 +191,10 @@ def _committed(project: Project, place: str, digest: str) -> str:
     path = project.root / place
     if not path.exists():
         # Of large checkpoints only the checksum is published: .gitignore names them.
-        return "" if "/checkpoints/" in place and _ignored(path) else "missing: not committed"
+        return "" if "/checkpoints/" in place and provenance.ignored(path) else "missing: not committed"
     if files.sha256(path) != digest:
         return "differs: the committed file is not the one of the ledger"
     return ""
-
-
-def _ignored(path: Path) -> bool:
-    """Whether Git is told to leave this file out."""
-    try:
-        return (
-            subprocess.run(
-                ["git", "check-ignore", "--quiet", path.name],
-                cwd=path.parent,
-                check=False,
-                capture_output=True,
-            ).returncode
-            == 0
-        )
-    except OSError:
-        return False
 
 
 def _consistent(project: Project, report: str, name: str) -> Row:
@@ -268,7 +252,7 @@ def _bring(project: Project, report: str, published: dict[str, Any], folder: Pat
     """
     for name in project.params.group(report):
         checkpoint = project.checkpoint(report, name)
-        if not checkpoint.exists() and _ignored(checkpoint):
+        if not checkpoint.exists() and provenance.ignored(checkpoint):
             continue
         for path in (checkpoint, project.history(report, name)):
             if not path.exists():
