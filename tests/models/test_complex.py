@@ -16,7 +16,7 @@ from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, move
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
 PARTS = ("edges", "faces", "cells")
-FROZEN = [0.12212672320681253, 0.10154810163761989]
+FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
 
 def net(parts: str, outputs: int = 2) -> Network:
@@ -100,6 +100,12 @@ def test_frozen_output() -> None:
     crystals = [some(seed, "random") for seed in (1, 2)]
     values = output(net("cells", 1), ORBITS, *crystals).squeeze(1).tolist()
     assert values == pytest.approx(FROZEN, abs=1e-6)
+
+
+def test_properties_of_elements_can_be_left_out() -> None:
+    plain, full = (Network(SMALL | {"properties": on}, 1) for on in (False, True))
+    assert (plain.element.in_features, full.element.in_features) == (92, 92 + 22)
+    assert full.elements[1:, 92:].mean(dim=0).abs().max() < 1e-6
 
 
 def test_unknown_settings_are_refused() -> None:

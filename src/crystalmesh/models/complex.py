@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
-from crystalmesh.represent.atoms import FEATURES, table
+from crystalmesh.represent.atoms import table
+from crystalmesh.represent.descriptors import magpie
 
 # Typical numbers, so that sums start out of the order of one: of an atom's edges, of an edge's
 # corners and hinges, of a face's sides, of a cell's walls.
@@ -37,6 +38,7 @@ class Settings(BaseModel):
     width: int = Field(gt=1)  # of the vector of an atom, edge, face or cell
     layers: int = Field(gt=0)
     parts: Literal["edges", "faces", "cells"] = "cells"  # up to which dimension parts have vectors
+    properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     gaussians: int = Field(default=32, gt=1)  # of an edge's length
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -173,6 +175,16 @@ class Layer(nn.Module):
         return total
 
 
+def _elements(properties: bool) -> Float[Tensor, "101 f"]:
+    """Features of the elements by atomic number; Magpie's of mean 0 and deviation 1 over them."""
+    features = torch.from_numpy(table())
+    if not properties:
+        return features
+    values = torch.from_numpy(magpie())
+    mean, std = values[1:].mean(dim=0), values[1:].std(dim=0)
+    return torch.cat([features, ((values - mean) / std).to(features.dtype)], dim=1)
+
+
 def _plain(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False)
 
@@ -195,9 +207,10 @@ class Network(nn.Module):
         config = parse(Settings, settings, "network (complex)")
         d = config.width
         self.faces, self.cells = config.parts != "edges", config.parts == "cells"
-        self.register_buffer("elements", torch.from_numpy(table()), persistent=False)  # [101, 92]
+        elements = _elements(config.properties)
+        self.register_buffer("elements", elements, persistent=False)  # [101, 92 or 114]
         # Logarithms of what spans decades (volumes, areas, solid angles), Angstrom and radian.
-        self.element, self.volume = nn.Linear(FEATURES, d), Gaussians(1.0, 5.0, 16)
+        self.element, self.volume = nn.Linear(elements.shape[1], d), Gaussians(1.0, 5.0, 16)
         self.atom = _plain(16, d)
         self.length, self.solid = Gaussians(0.5, 6.0, config.gaussians), Gaussians(-6.0, 1.5, 12)
         wide = config.gaussians + 12
