@@ -191,7 +191,8 @@ def _committed(project: Project, place: str, digest: str) -> str:
     path = project.root / place
     if not path.exists():
         # Of large checkpoints only the checksum is published: .gitignore names them.
-        return "" if "/checkpoints/" in place and provenance.ignored(path) else "missing: not committed"
+        unpublished = "/checkpoints/" in place and provenance.ignored(path)
+        return "" if unpublished else "missing: not committed"
     if files.sha256(path) != digest:
         return "differs: the committed file is not the one of the ledger"
     return ""
