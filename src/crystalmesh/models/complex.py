@@ -94,8 +94,17 @@ def gathered(
     count: int,
 ) -> Float[Tensor, "t d"]:
     """y_t = sum over borders (s -> t) of weight * x_s."""
-    message = x.index_select(0, source) * weight[:, None]
-    return x.new_zeros(count, x.shape[1]).index_add_(0, target, message)
+    return summed(x.index_select(0, source), weight, target, count)
+
+
+def summed(
+    rows: Float[Tensor, "r d"],
+    weight: Float[Tensor, " r"],
+    target: Int[Tensor, " r"],
+    count: int,
+) -> Float[Tensor, "t d"]:
+    """y_t = sum of weight * row over the rows that belong to t."""
+    return rows.new_zeros(count, rows.shape[1]).index_add_(0, target, rows * weight[:, None])
 
 
 class Update(nn.Module):
@@ -233,7 +242,7 @@ class Network(nn.Module):
             x = layer(x, b)
         crystals = len(b["atoms_pointer"]) - 1
         pooled = [
-            gathered(x[part], b[f"w_{part}"], b["all"][: len(x[part])], b[f"of_{part}"], crystals)
+            summed(x[part], b[f"w_{part}"], b[f"of_{part}"], crystals)
             for part in ("atoms", "edges")
         ]
         return F.silu(self.hidden(torch.cat(pooled, dim=1)))
@@ -277,7 +286,6 @@ class Network(nn.Module):
             total = many.new_zeros(len(counts)).index_add_(0, crystal, many)
             b[f"w_{part}"] = many / total[crystal]
             b[f"of_{part}"] = crystal
-        b["all"] = torch.arange(max(len(atoms), len(edges)), device=atoms.device)
         if self.faces:
             face, one, other = b["corners"].t()
             share = b["corners_count"] * faces[face] / CORNERS

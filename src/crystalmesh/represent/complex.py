@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import spglib
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from torch import Tensor
 
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms, geometry
+from crystalmesh.represent import geometry
+from crystalmesh.represent.mesh import primitive_cell
 from crystalmesh.represent.tessellation import Complex, tessellate
 
 EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
@@ -59,7 +58,7 @@ class Whole:
                 `tessellate`.
         """
         lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
-        found = tessellate(lattice, frac, self.settings.tolerance)
+        found = tessellate(lattice, frac - np.floor(frac), self.settings.tolerance)
         return describe(found, numbers, self._orbits(found, numbers))
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:  # noqa: ARG002
@@ -84,23 +83,6 @@ class Quotient(Whole):
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:
         return geometry.orbits(found, numbers, self.settings.symprec)
-
-
-def primitive_cell(
-    crystal: Crystal, symprec: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Lattice, coordinates and atomic numbers of a primitive cell, not idealised.
-
-    Raises:
-        CrystalmeshError: spglib finds none, or an element has no features.
-    """
-    atoms.vectors(crystal.numbers)  # refuses elements without features
-    cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
-    found: Any = spglib.find_primitive(cell, symprec=symprec)
-    if found is None:
-        raise CrystalmeshError(f"{crystal.id}: spglib finds no primitive cell")
-    lattice, frac, numbers = found
-    return lattice, frac - np.floor(frac), numbers
 
 
 def describe(
@@ -150,12 +132,7 @@ def describe(
     }
     # Corners of the faces: each between the side that comes in and the side that goes out.
     of_face = np.repeat(np.arange(found.n_faces), np.diff(found.face_pointer))
-    before = np.arange(len(of_face)) - 1
-    before[found.face_pointer[:-1]] = found.face_pointer[1:] - 1
-    steps = geometry.edge_vectors(found)[found.face_edges] * found.face_edges_sign[:, None]
-    cosine = -np.einsum("ij,ij->i", steps[before], steps)
-    cosine /= np.linalg.norm(steps, axis=1) * np.linalg.norm(steps[before], axis=1)
-    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+    before, angle = geometry.corner_angles(found)
     chosen = _chosen(face, of_face)
     around = edge.label[found.face_edges]
     pairs = np.sort(np.stack([around[before], around], axis=1), axis=1)

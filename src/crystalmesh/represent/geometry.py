@@ -89,6 +89,15 @@ def face_circumradii(found: Complex) -> Float[Floats, " f"]:
     return mean
 
 
+def corner_angles(found: Complex) -> tuple[Int[NDArray[Any], " fc"], Float[Floats, " fc"]]:
+    """At each corner of each face: the corner before it, and the angle inside the face, radian."""
+    before = np.arange(len(found.face_sites)) - 1
+    before[found.face_pointer[:-1]] = found.face_pointer[1:] - 1
+    steps = edge_vectors(found)[found.face_edges] * found.face_edges_sign[:, None]
+    cosine = -_dot(steps[before], steps) / (_norm(steps) * _norm(steps[before]))
+    return before, np.arccos(np.clip(cosine, -1.0, 1.0))
+
+
 def dual_areas(found: Complex) -> Float[Floats, " e"]:
     """Area of the Voronoi face between the two ends of each edge, Angstrom^2.
 

@@ -11,7 +11,7 @@ co-spherical cells kept whole. See `crystalmesh.represent.tessellation`.
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,12 +179,31 @@ def conventional_cell(
     Raises:
         CrystalmeshError: spglib finds none, or an element has no features.
     """
+    problem = f"{crystal.id}: spglib finds no conventional cell"
+    return _found_cell(crystal, symprec, spglib.refine_cell, problem)
+
+
+def primitive_cell(
+    crystal: Crystal, symprec: float
+) -> tuple[Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"]]:
+    """Lattice, coordinates and atomic numbers of spglib's primitive cell, not idealised.
+
+    Raises:
+        CrystalmeshError: spglib finds none, or an element has no features.
+    """
+    problem = f"{crystal.id}: spglib finds no primitive cell"
+    return _found_cell(crystal, symprec, spglib.find_primitive, problem)
+
+
+def _found_cell(
+    crystal: Crystal, symprec: float, search: Callable[..., Any], problem: str
+) -> tuple[Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"]]:
     atoms.vectors(crystal.numbers)  # refuses elements without features
     cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
-    refined: Any = spglib.refine_cell(cell, symprec=symprec)
-    if refined is None:
-        raise CrystalmeshError(f"{crystal.id}: spglib finds no conventional cell")
-    lattice, frac, numbers = refined
+    found = search(cell, symprec=symprec)
+    if found is None:
+        raise CrystalmeshError(problem)
+    lattice, frac, numbers = found
     return lattice, frac, numbers
 
 

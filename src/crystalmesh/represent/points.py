@@ -24,7 +24,7 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
-from crystalmesh.represent.mesh import conventional_cell
+from crystalmesh.represent.mesh import conventional_cell, primitive_cell
 
 MOST = 10_000  # points of a crystal
 EDGE = 1e-6  # cells: an atom this near below the cell's upper boundary counts as on its lower one
@@ -83,13 +83,9 @@ class Points:
         name, symprec = self.settings.cell, self.settings.symprec
         if name == "input":
             return crystal.lattice, crystal.frac, crystal.numbers
-        cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
-        found: Any
+        search = conventional_cell if name == "conventional" else primitive_cell
         try:
-            if name == "conventional":
-                found = conventional_cell(crystal, symprec)
-            else:
-                found = spglib.find_primitive(cell, symprec=symprec)
+            found = search(crystal, symprec)
         except spglib.SpglibError as error:
             raise CrystalmeshError(f"{crystal.id}: spglib finds no {name} cell") from error
         lattice, frac, numbers = found
