@@ -188,6 +188,11 @@ class Experiment(Settings):
     pretrained: Source | None = Field(
         default=None, description="whose weights training starts from"
     )
+    as_is: Literal[True] | None = Field(
+        default=None,
+        description="train nothing: the networks are those of `pretrained`, read at their output"
+        " for `task`, which they learned beside their own",
+    )
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
     precision: Literal["double"] | None = Field(
         default=None,
@@ -199,6 +204,16 @@ class Experiment(Settings):
     def several(self) -> bool:
         """Whether it has more networks than one: one a fold, one a member of an ensemble."""
         return self.fold == "all" or self.members is not None
+
+    @property
+    def transferred(self) -> bool:
+        """Whether its training starts from what another has learned."""
+        return self.pretrained is not None and not self.as_is
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The tasks of its network's outputs."""
+        return (self.task, *(self.beside or ()))
 
 
 class Stability(Settings):
@@ -576,6 +591,23 @@ def _check(params: Params) -> None:
             _check_experiment(params, where, experiment)
 
 
+def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
+    """The networks of `first` must be all that the experiment needs, and know its task."""
+    for key in ("dataset", "fold", "members", "seed", "refit", "model"):
+        if getattr(own, key) != getattr(first, key):
+            raise CrystalmeshError(
+                f"params.yaml: {where}.{key}: not as in the experiment that it takes its networks"
+                " from; make both the same"
+            )
+    if sorted(own.learned) != sorted(first.learned) or own.task not in (first.beside or ()):
+        raise CrystalmeshError(
+            f"params.yaml: {where}.beside: with `as_is`, `task` and `beside` together must be the"
+            f" tasks of the other experiment: {', '.join(first.learned)}"
+        )
+    if params.tasks[first.task].kind == "classification":
+        raise CrystalmeshError(f"params.yaml: {where}.as_is: networks of classes are not shared")
+
+
 def _check_experiment(params: Params, where: str, experiment: Experiment) -> None:
     lookup(params.datasets, experiment.dataset, f"dataset ({where})")
     lookup(params.tasks, experiment.task, f"task ({where})")
@@ -603,6 +635,8 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         raise CrystalmeshError(
             f"params.yaml: {where}.refit: needs a network trained by epochs, and `fold: all`"
         )
+    if experiment.as_is and experiment.pretrained is None:
+        raise CrystalmeshError(f"params.yaml: {where}.as_is: needs `pretrained`")
     if source := experiment.pretrained:
         first = params.experiment(source.group, source.name)
         one, other = (params.models[e.model] for e in (first, experiment))
@@ -613,7 +647,9 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
                 f"params.yaml: {where}.pretrained: {source.name} is of another model or"
                 " representation"
             )
-        if first.several:
+        if experiment.as_is:
+            _check_as_is(params, where, experiment, first)
+        elif first.several:
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
                 " experiment with one"

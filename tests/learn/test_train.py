@@ -16,7 +16,7 @@ from crystalmesh.files import read_csv, read_json, read_note, read_tensors
 from crystalmesh.learn import batches
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.learn.evaluate import classification, evaluate, regression
-from crystalmesh.learn.predict import predict
+from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs, predict
 from crystalmesh.learn.train import Learner, train
 from crystalmesh.represent import store
 
@@ -149,8 +149,6 @@ def test_a_network_of_two_tasks_is_tested_on_the_first(averaged: Project, name: 
     history = [float(row["val_metric"]) for row in read_csv(averaged.history("demo", name))]
     assert len(history) == 3
     if "space" not in name:  # what it says of the validation crystals is what its history says
-        from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
-
         experiment = averaged.params.experiment("demo", name)
         sample = Sample.load(averaged, experiment)
         net = Checkpoint.load(averaged, "demo", name).network("", outputs)
@@ -240,6 +238,70 @@ def test_refit_trains_on_all_but_the_test_and_folds_calibrate_each_other(
         place = math.ceil((len(others) + 1) * 0.9)
         reach = float(others[place - 1])
         assert all(abs(width - reach) < 2e-3 for width in widths)
+
+
+def taking(project: Project, tree: dict[str, Any], **changes: Any) -> Project:
+    """With an experiment on formation energies that takes its networks from one on moduli."""
+    first = tree["experiments"]["demo"]["log_k-complex"]
+    source = {"group": "demo", "name": "log_k-complex"}
+    own = first | {"task": "e_form", "beside": ["log_k"], "pretrained": source, "as_is": True}
+    tree["transfer"] = {"demo": {"e_form-complex": own | changes}}
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    return config.load(project.root)
+
+
+def test_networks_of_another_experiment_as_they_are(
+    averaged: Project, tree: dict[str, Any]
+) -> None:
+    """One training, two experiments: the second reads the output that was learned beside."""
+    project = taking(averaged, tree)
+    for name in ("log_k-complex", "e_form-complex"):
+        train(project, "demo", name)
+        predict(project, "demo", name)
+        evaluate(project, "demo", name)
+    first, second = (
+        Checkpoint.load(project, "demo", name) for name in ("log_k-complex", "e_form-complex")
+    )
+    sample = Sample.load(project, project.params.experiment("demo", "e_form-complex"))
+    theirs, ours = (
+        forward(one.network("", 2), inputs(sample, sample.test)) for one in (first, second)
+    )
+    assert ours.tolist() == theirs.flip(1).tolist()
+    mean, std = (float(f(sample.train.targets)) for f in (np.mean, np.std))
+    assert (second.note["mean"], second.note["std"]) == pytest.approx((mean, std))
+    values = ours[:, 0].double().numpy() * std + mean
+    rows = read_csv(project.predictions("demo", "e_form-complex"))
+    assert [float(row["prediction"]) for row in rows] == pytest.approx(values, abs=1e-6)
+    assert read_json(project.metrics("demo", "e_form-complex"))["n_train"] == len(sample.train.ids)
+    assert len(read_csv(project.history("demo", "e_form-complex"))) == 1
+
+
+def test_networks_that_have_seen_the_test_crystals_are_refused(
+    averaged: Project, tree: dict[str, Any]
+) -> None:
+    split = tree["splits"]["tiny-60-20-20"]
+    tree["splits"]["tiny-other"] = split | {"split": "other", "seed": 7}
+    project = taking(averaged, tree, split="other")
+    splits.build(project, "tiny-other")
+    train(project, "demo", "log_k-complex")
+    with pytest.raises(CrystalmeshError, match=r"log_k-complex has learned \d+ crystals"):
+        train(project, "demo", "e_form-complex")
+    assert not project.checkpoint("demo", "e_form-complex").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "e_form-complex.seed: not as in the experiment"),
+        ({"beside": None}, "e_form-complex.beside: with `as_is`"),
+        ({"task": "space_group"}, "e_form-complex.beside: with `as_is`"),
+    ],
+)
+def test_what_cannot_be_taken(
+    averaged: Project, tree: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CrystalmeshError, match=message):
+        taking(averaged, tree, **changes)
 
 
 def test_seed_and_learning_rate_matter(ready: Project, tree: dict[str, Any]) -> None:

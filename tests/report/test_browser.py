@@ -81,7 +81,10 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        return [str(e.get_property("textContent")) for e in self.all(selector)]
+        # In one step: the page may replace an element between finding and reading it.
+        script = "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)"
+        found: list[str] = self.run(script, selector)
+        return found
 
     def wait(self, ready: Callable[[], Any], what: str) -> Any:
         end = time.monotonic() + PATIENCE
@@ -229,7 +232,7 @@ def test_cards_can_be_searched(project: Project, browser: Browser) -> None:
     metric = files.read_json(project.metrics("toy", "log_k-forest-60"))["value"]
     assert str(metric) in browser.texts("#card td")
     browser.one("#find").send_keys("canonical modulus")
-    browser.wait(lambda: "1 of" in browser.one("#count").text, "the search")
+    browser.wait(lambda: "1 of" in browser.texts("#count")[0], "the search")
     (link,) = (a for a in browser.all("#choose a") if a.is_displayed())
     link.click()
     browser.wait(
@@ -269,7 +272,7 @@ def test_the_viewer_draws_and_turns(project: Project, browser: Browser) -> None:
     faces = browser.one(".least")
     for _ in range(3):
         faces.send_keys(Keys.ARROW_RIGHT)
-    browser.wait(lambda: "share above" in browser.one(".above").text, "fewer faces")
+    browser.wait(lambda: "share above" in browser.texts(".above")[0], "fewer faces")
     hidden = "return document.querySelector('.plot').data.filter(t => t.visible === false).length"
     browser.wait(lambda: browser.run(hidden) > 0, "fewer faces drawn")
 

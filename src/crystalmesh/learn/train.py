@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
 from crystalmesh.config import Experiment, Project, Task, Training
+from crystalmesh.data import splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
     canonical_json,
@@ -43,6 +44,7 @@ from crystalmesh.files import (
     write_tensors,
 )
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
+from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
 from crystalmesh.models import classical, network
 from crystalmesh.models.processes import counted, gathered, rank, several
 
@@ -287,12 +289,13 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     numerics.enforce(tier)
     _quiet()
     settings = project.params.settings(experiment)
-    inputs = _inputs(project, experiment)
+    read = _inputs(project, experiment)
     parallel = {"parallel": vars(devices)} if devices.processes > 1 else {}
-    identity = canonical_json([settings, inputs, tier, *([parallel] if parallel else [])])
+    identity = canonical_json([settings, read, tier, *([parallel] if parallel else [])])
     scratch = project.scratch / "train" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     multiple = experiment.several
-    start = pretrained(project, experiment)
+    known = _known(project, experiment)
+    start = {} if known else pretrained(project, experiment)
     runs: dict[str, Run] = {}
     for fold, sample in samples(project, experiment):
         for member in range(experiment.members or 1):
@@ -302,7 +305,9 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
             run = Run.load(own / "done.safetensors")
             if run is None:
                 seed = experiment.seed + member
-                if model.training is None:
+                if known:
+                    run = _taken(project, experiment, sample, known, prefix)
+                elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
                     run = _fit(project, experiment, sample, seed, own, label, start, devices)
@@ -333,7 +338,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
         | {
             "name": name,
             "settings": settings,
-            "data": inputs,
+            "data": read,
             "numerics": numerics.describe(tier, device),
             "device": _device_name(device),
             **parallel,
@@ -445,7 +450,7 @@ def _fit(
     values = [row[2] for row in learner.rows]
     top = int(np.argmax(values) if best.mode == "max" else np.argmin(values))
     top = len(values) - 1 if experiment.refit else top
-    facts = {
+    facts: dict[str, Any] = {
         "mean": learner.mean,
         "std": learner.std,
         "n_train": len(sample.train.ids),
@@ -454,6 +459,9 @@ def _fit(
         "best_epoch": learner.rows[top][0] + 1,
         "parameters": sum(p.numel() for p in net.parameters()),
     }
+    if experiment.beside:
+        pairs = zip(learner.beside_mean.tolist(), learner.beside_std.tolist(), strict=True)
+        facts["moments"] = dict(zip(experiment.beside, map(list, pairs), strict=True))
     device = str(trainer.strategy.root_device)
     return Run(tensors, learner.rows, facts, learner.seconds, learner.cpu_seconds, device)
 
@@ -484,6 +492,54 @@ def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed:
     rows = [(1, metric(sample.train), metric(sample.val), 0.0)]
     seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
     return Run(tensors, rows, facts, seconds, cpu_seconds, "cpu")
+
+
+def _known(project: Project, experiment: Experiment) -> Checkpoint | None:
+    """The networks that an experiment with `as_is` takes from another; None for all others."""
+    if not experiment.as_is or experiment.pretrained is None:
+        return None
+    return Checkpoint.load(project, experiment.pretrained.group, experiment.pretrained.name)
+
+
+def _taken(
+    project: Project, experiment: Experiment, sample: Sample, known: Checkpoint, prefix: str
+) -> Run:
+    """A network of another experiment whose first output is now that for our task.
+
+    Raises:
+        CrystalmeshError: it was trained on crystals that this experiment tests on.
+    """
+    began = time.perf_counter(), time.process_time()
+    assert experiment.pretrained is not None
+    source = project.params.experiment(experiment.pretrained.group, experiment.pretrained.name)
+    name, fold = experiment.pretrained.name, prefix.partition(".")[0].removeprefix("fold")
+    parts = splits.select(project, source, fold or str(source.fold))
+    seen = {*parts.train, *parts.val}
+    if common := [one for one in sample.test.ids if one in seen]:
+        raise CrystalmeshError(
+            f"{name} has learned {len(common)} crystals that its networks would be tested on"
+            f" ({common[0]} first); with `as_is` both splits must have the same test crystals"
+        )
+    facts, tensors = known.run(prefix)
+    net = known.network(prefix, project.params.outputs(source))
+    last = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    order = [source.learned.index(task) for task in experiment.learned]
+    for key in (f"{last}.weight", f"{last}.bias"):
+        tensors[key] = tensors[key][order]
+    net.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+    moments = facts["moments"] | {source.task: [facts["mean"], facts["std"]]}
+    mean, std = moments[experiment.task]
+    kept = ("n_train", "n_val", "epochs", "best_epoch", "parameters")
+    own: dict[str, Any] = {"mean": mean, "std": std} | {key: facts[key] for key in kept}
+    own["moments"] = {task: moments[task] for task in experiment.beside or ()}
+
+    def metric(part: Part) -> float:
+        values = finished(forward(net, inputs(sample, part)), own, project, experiment)
+        return float(np.abs(values - part.targets).mean())
+
+    rows = [(own["best_epoch"], metric(sample.train), metric(sample.val), 0.0)]
+    seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+    return Run(tensors, rows, own, seconds, cpu_seconds, "cpu")
 
 
 def _moments(labels: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:

@@ -323,7 +323,7 @@ def calibration(project: Project, found: Sequence[Result], looks: Looks) -> Draw
 def transfer(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
     """Learning curves over repeated splits, with and without pretraining."""
     repeated = results.repeated(project, found)
-    if not any(r.experiment.pretrained for r in repeated):
+    if not any(r.experiment.transferred for r in repeated):
         return None
     groups = list(_by_task(repeated))
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
@@ -487,7 +487,7 @@ def _first(chosen: Mapping[tuple[str, tuple[str, str, bool]], Result], task: str
 def _network(project: Project, result: Result) -> bool:
     """Whether the experiment trains a network, and on all it learns from anew."""
     model = project.params.models[result.experiment.model]
-    return model.training is not None and result.experiment.pretrained is None
+    return model.training is not None and not result.experiment.transferred
 
 
 def _usual(found: Sequence[Result]) -> list[Result]:
@@ -696,7 +696,7 @@ def _compared(group: Sequence[Result]) -> list[tuple[Result, bool]]:
     """Of one task, each method's largest experiment (False), and CGCNN on the mesh's crystals."""
     chosen: dict[tuple[str, str, bool], Result] = {}
     for result in group:  # largest first
-        if result.experiment.pretrained is None:
+        if not result.experiment.transferred:
             chosen.setdefault(result.method, result)
     if len(chosen) > LINES:  # the graph, the meshes, and of the others the best
         kept = sorted(chosen.values(), key=_badness)[: LINES - 3]

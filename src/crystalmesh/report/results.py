@@ -56,7 +56,7 @@ class Result:
     def method(self) -> tuple[str, str, bool]:
         """Model, representation, whether transferred: what is compared with what."""
         e = self.experiment
-        return e.model, e.representation, e.pretrained is not None
+        return e.model, e.representation, e.transferred
 
     @property
     def trained(self) -> tuple[str, str, str | int, str | int]:
@@ -169,7 +169,7 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
 def title(project: Project, result: Result) -> str:
     """The method in words."""
     name = project.params.models[result.experiment.model].title
-    if result.experiment.pretrained is not None:
+    if result.experiment.transferred:
         name = f"TL-{name}"
     module, _, variant = result.experiment.representation.partition(".")
     # said where the model itself does not tell it
@@ -191,7 +191,7 @@ def largest(results: Sequence[Result], task: str, representation: str) -> Result
         if r.experiment.task == task
         and r.experiment.representation == representation
         and r.architecture == READER[representation]
-        and r.experiment.pretrained is None
+        and not r.experiment.transferred
         and r.experiment.fold != "all"
     ]
     return max(candidates, key=lambda r: len(r.train), default=None)
@@ -207,7 +207,7 @@ def equal(results: Sequence[Result], one: Result, representation: str) -> Result
         for r in results
         if r.experiment.representation == representation
         and r.architecture == READER[representation]
-        and r.experiment.pretrained is None
+        and not r.experiment.transferred
         and _parts(r) == _parts(one)
     ]
     return min(candidates, key=lambda r: r.experiment.model != one.experiment.model, default=None)

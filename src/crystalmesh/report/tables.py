@@ -709,13 +709,13 @@ def transfer_table(project: Project, found: Sequence[Result], numbers: dict[str,
     )  # fmt: skip
     for result in found:
         source = result.experiment.pretrained
-        if source is None:
+        if source is None or not result.experiment.transferred:
             continue
         plain = next(
             (
                 r
                 for r in found
-                if r.experiment.pretrained is None
+                if not r.experiment.transferred
                 and (r.experiment.task, r.trained) == (result.experiment.task, result.trained)
                 and r.method[:2] == result.method[:2]
             ),
