@@ -29,7 +29,7 @@ def test_our_params_are_valid_and_full() -> None:
             parts = [experiment.task, experiment.model]
             variant = experiment.representation.partition(".")[2]
             parts += [variant] if variant in said else []
-            if experiment.pretrained:
+            if experiment.transferred and experiment.pretrained:
                 parts.append("transfer")
                 if experiment.pretrained.name != "e_form-cgcnn-all" and group == "paper":
                     parts.append("10k")

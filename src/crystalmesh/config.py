@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 # Keys of params.yaml: no dot, which parts them in the names of settings files and DVC parameters.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHARED = ("dataset", "fold", "refit")  # what an experiment and those that use its networks agree in
 PREDICTORS = "predictors"  # the group of experiments whose networks `crystalmesh predict` uses
 Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
@@ -158,6 +159,14 @@ class Source(Settings):
     name: Name
 
 
+class Taught(Settings):
+    """How the networks of another experiment teach one: on crystals that nobody has labelled."""
+
+    atoms: Count = Field(description="of the largest cell; larger crystals cost more than they say")
+    batch_size: Count = Field(description="of these crystals, beside each batch of labelled ones")
+    weight: Positive = Field(description="of their loss, where that of labelled ones has 1")
+
+
 class Experiment(Settings):
     """Training runs and their test: what on what, from which seeds.
 
@@ -193,6 +202,11 @@ class Experiment(Settings):
         description="train nothing: the networks are those of `pretrained`, read at their output"
         " for `task`, which they learned beside their own",
     )
+    taught: Taught | None = Field(
+        default=None,
+        description="start anew, and learn also what the networks of `pretrained` say on the mean"
+        " of crystals without a label of `task`: each fold from those of its own training crystals",
+    )
     training: dict[str, Any] = Field(default={}, description="overrides of the model's training")
     precision: Literal["double"] | None = Field(
         default=None,
@@ -208,7 +222,7 @@ class Experiment(Settings):
     @property
     def transferred(self) -> bool:
         """Whether its training starts from what another has learned."""
-        return self.pretrained is not None and not self.as_is
+        return self.pretrained is not None and not (self.as_is or self.taught)
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -591,14 +605,19 @@ def _check(params: Params) -> None:
             _check_experiment(params, where, experiment)
 
 
-def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
-    """The networks of `first` must be all that the experiment needs, and know its task."""
-    for key in ("dataset", "fold", "members", "seed", "refit", "model"):
+def _check_same(where: str, own: Experiment, first: Experiment, keys: Sequence[str]) -> None:
+    """Two experiments of which one uses the networks of the other must agree in these keys."""
+    for key in keys:
         if getattr(own, key) != getattr(first, key):
             raise CrystalmeshError(
-                f"params.yaml: {where}.{key}: not as in the experiment that it takes its networks"
-                " from; make both the same"
+                f"params.yaml: {where}.{key}: not as in the experiment whose networks it uses;"
+                " make both the same"
             )
+
+
+def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
+    """The networks of `first` must be all that the experiment needs, and know its task."""
+    _check_same(where, own, first, (*SHARED, "members", "seed", "model"))
     if sorted(own.learned) != sorted(first.learned) or own.task not in (first.beside or ()):
         raise CrystalmeshError(
             f"params.yaml: {where}.beside: with `as_is`, `task` and `beside` together must be the"
@@ -635,8 +654,11 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         raise CrystalmeshError(
             f"params.yaml: {where}.refit: needs a network trained by epochs, and `fold: all`"
         )
-    if experiment.as_is and experiment.pretrained is None:
-        raise CrystalmeshError(f"params.yaml: {where}.as_is: needs `pretrained`")
+    for key in ("as_is", "taught"):
+        if getattr(experiment, key) and experiment.pretrained is None:
+            raise CrystalmeshError(f"params.yaml: {where}.{key}: needs `pretrained`")
+    if experiment.as_is and experiment.taught:
+        raise CrystalmeshError(f"params.yaml: {where}.taught: with `as_is` nothing is trained")
     if source := experiment.pretrained:
         first = params.experiment(source.group, source.name)
         one, other = (params.models[e.model] for e in (first, experiment))
@@ -649,6 +671,10 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
             )
         if experiment.as_is:
             _check_as_is(params, where, experiment, first)
+        elif experiment.taught:
+            _check_same(where, experiment, first, (*SHARED, "split", "size", "task", "beside"))
+            if params.tasks[first.task].kind == "classification":
+                raise CrystalmeshError(f"params.yaml: {where}.taught: not of classes")
         elif first.several:
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"

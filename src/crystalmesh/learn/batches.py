@@ -28,6 +28,7 @@ class Part:
         ids, formulas: one a crystal.
         targets: f64 [c]; the label after the task's transform, or the class from 0.
         beside: f64 [c, k], the labels of the tasks learned beside it (NaN: none), if there are any.
+            Of crystals that others teach by, the labels of all are NaN.
     """
 
     ids: list[str]
@@ -44,6 +45,7 @@ class Sample:
     val: Part
     test: Part
     calibration: Part
+    pool: Part | None  # crystals without labels, if the experiment is taught by them
     features: Features
     maker: Representation
 
@@ -80,6 +82,9 @@ def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sam
     settings = project.params.representation(experiment.representation)
     maker = representation(experiment.representation, settings)
     beside = [project.params.tasks[name] for name in experiment.beside or ()]
+    pool = None
+    if experiment.taught:
+        pool = _unlabelled(crystals, features, task, experiment.taught.atoms)
     for fold in splits.folds(project, experiment):
         parts = splits.select(project, experiment, fold)
         calibration = [i for i in parts.calibration if i in features and not experiment.refit]
@@ -91,6 +96,7 @@ def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sam
                 _part(crystals, features, task, parts.val),
                 _part(crystals, features, task, parts.test),
                 _part(crystals, features, task, calibration),
+                pool,
                 features,
                 maker,
             ),
@@ -115,6 +121,23 @@ def _part(
     targets = _targets(crystals, task, rows)
     others = np.stack([_targets(crystals, one, rows) for one in beside], axis=1) if beside else None
     return Part(kept, [crystals.formulas[i] for i in rows], targets, others)
+
+
+def _unlabelled(crystals: Crystals, features: Features, task: Task, atoms: int) -> Part:
+    """Crystals that have features but no label of the task, with so many atoms at most.
+
+    Raises:
+        CrystalmeshError: there is none.
+    """
+    unknown = np.isnan(crystals.labels[task.label]) & (np.diff(crystals.pointer) <= atoms)
+    rows = [i for i in np.flatnonzero(unknown).tolist() if crystals.ids[i] in features]
+    if not rows:
+        raise CrystalmeshError(
+            f"no crystal of {crystals.dataset} without {task.title} has features and {atoms} atoms"
+            " at most; raise `atoms` under `taught` in params.yaml"
+        )
+    none = np.full(len(rows), np.nan)
+    return Part([crystals.ids[i] for i in rows], [crystals.formulas[i] for i in rows], none)
 
 
 def _targets(crystals: Crystals, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float64]:

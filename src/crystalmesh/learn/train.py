@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
-from crystalmesh.config import Experiment, Project, Task, Training
+from crystalmesh.config import Experiment, Project, Task, Taught, Training
 from crystalmesh.data import splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
@@ -73,6 +73,37 @@ class Devices:
 ONE = Devices()
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """What other networks say of crystals without labels (distillation: Hinton, Vinyals, Dean,
+    arXiv:1503.02531, 2015; on unlabelled data: Xie et al., CVPR 2020).
+
+    Attributes:
+        sample: whose `pool` these crystals are.
+        outputs: f32 [p, outputs], one row a crystal, scaled as the network's own outputs are.
+        taught: how many of them at a time, and what they count.
+    """
+
+    sample: Sample
+    outputs: Tensor
+    taught: Taught
+
+    def order(self, seed: Sequence[int]) -> NDArray[np.int64]:
+        """The crystals' order in an epoch."""
+        return np.random.default_rng(list(seed)).permutation(len(self.outputs))
+
+    def loss(self, net: nn.Module, order: NDArray[np.int64], step: int) -> Tensor:
+        """Weighted L1 error of a network on the crystals of a step."""
+        assert self.sample.pool is not None
+        size = self.taught.batch_size
+        rows = order[(step * size + np.arange(size)) % len(order)]
+        ids = self.sample.pool.ids
+        batch = self.sample.maker.collate([self.sample.features[ids[row]] for row in rows])
+        device = next(net.parameters()).device
+        outputs = net({key: value.to(device) for key, value in batch.items()})
+        return self.taught.weight * F.l1_loss(outputs, self.outputs[rows].to(device))
+
+
 class Learner(pl.LightningModule):
     """A network with its loss, optimiser and whole-set validation metric.
 
@@ -81,16 +112,24 @@ class Learner(pl.LightningModule):
         task: what it predicts.
         training: how it is trained.
         sample: what it learns from.
+        lessons: what it is taught by other networks, if it is.
         seed: of the order of batches and of dropout; both are drawn anew from (seed, epoch) each
             epoch, so that a resumed training goes on as if it had not stopped.
     """
 
     def __init__(
-        self, net: nn.Module, task: Task, training: Training, sample: Sample, seed: int
+        self,
+        net: nn.Module,
+        task: Task,
+        training: Training,
+        sample: Sample,
+        seed: int,
+        lessons: Lessons | None = None,
     ) -> None:
         super().__init__()
         self.net, self.task, self.training_settings = net, task, training
-        self.sample, self.seed = sample, seed
+        self.sample, self.seed, self.lessons = sample, seed, lessons
+        self._lesson_order = np.zeros(0, dtype=np.int64)
         targets = sample.train.targets
         scaled = training.standardise and task.kind == "regression"
         self.mean = float(targets.mean()) if scaled else 0.0
@@ -152,11 +191,16 @@ class Learner(pl.LightningModule):
         seed = self.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed + 1_000_000_007 * self.global_rank)
         self._losses.clear()
+        if self.lessons:
+            place = (self.seed, self.current_epoch, 1 + self.global_rank)
+            self._lesson_order = self.lessons.order(place)
 
-    def training_step(self, batch: tuple[Mapping[str, Tensor], Tensor], _: int) -> Tensor:
-        inputs, targets = batch
-        loss = self.loss(self.net(inputs), targets)
+    def training_step(self, batch: tuple[Mapping[str, Tensor], Tensor], step: int) -> Tensor:
+        crystals, targets = batch
+        loss = self.loss(self.net(crystals), targets)
         self._losses.append((loss.item(), len(targets)))
+        if self.lessons:
+            loss = loss + self.lessons.loss(self.net, self._lesson_order, step)
         if several():  # gradients are averaged over processes, of which some have a crystal more
             loss = loss * (len(targets) * self.trainer.world_size / counted(targets))
         return loss
@@ -305,12 +349,15 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
             run = Run.load(own / "done.safetensors")
             if run is None:
                 seed = experiment.seed + member
-                if known:
+                if known and experiment.as_is:
                     run = _taken(project, experiment, sample, known, prefix)
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    run = _fit(project, experiment, sample, seed, own, label, start, devices)
+                    lessons = _lessons(project, experiment, sample, known, fold)
+                    run = _fit(
+                        project, experiment, sample, seed, own, label, start, devices, lessons
+                    )
                 if multiple and rank() == 0:
                     for path in own.glob("*.ckpt"):
                         path.unlink()
@@ -384,6 +431,7 @@ def _fit(
     label: str,
     start: Mapping[str, Tensor],
     devices: Devices,
+    lessons: Lessons | None,
 ) -> Run:
     """Train one network by gradients."""
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
@@ -396,7 +444,7 @@ def _fit(
     torch.manual_seed(seed)
     net = network(model.architecture, model.network, project.params.outputs(experiment))
     transfer(net, start)
-    learner = Learner(net, task, training, sample, seed)
+    learner = Learner(net, task, training, sample, seed, lessons)
     best = ModelCheckpoint(
         scratch,
         filename="best",
@@ -495,10 +543,32 @@ def _fit_at_once(project: Project, experiment: Experiment, sample: Sample, seed:
 
 
 def _known(project: Project, experiment: Experiment) -> Checkpoint | None:
-    """The networks that an experiment with `as_is` takes from another; None for all others."""
-    if not experiment.as_is or experiment.pretrained is None:
+    """The networks that an experiment takes or is taught by; None for all others."""
+    if experiment.pretrained is None or experiment.transferred:
         return None
     return Checkpoint.load(project, experiment.pretrained.group, experiment.pretrained.name)
+
+
+def _lessons(
+    project: Project,
+    experiment: Experiment,
+    sample: Sample,
+    known: Checkpoint | None,
+    fold: str,
+) -> Lessons | None:
+    """What the networks of a fold say on the mean of the crystals without labels."""
+    if known is None or experiment.pretrained is None or experiment.taught is None:
+        return None
+    assert sample.pool is not None
+    source = project.params.experiment(experiment.pretrained.group, experiment.pretrained.name)
+    said = [
+        forward(
+            known.network(place(source, fold, member), project.params.outputs(source)),
+            inputs(sample, sample.pool),
+        )
+        for member in range(source.members or 1)
+    ]
+    return Lessons(sample, torch.stack(said).mean(dim=0), experiment.taught)
 
 
 def _taken(
