@@ -339,6 +339,7 @@ rule tables:
         meshes,
         splits,
         "paper/published.yaml",
+        "benchmarks/models.json",
         "env/requirements.lock",
         of_report("reports.{report}"),
         settings("benchmarks", "datasets", "models", "representations", "splits", "tasks", "validation"),

@@ -74,6 +74,7 @@ def test_overrides_of_an_experiment(tmp_path: Path) -> None:
         ("{lr: 0.02}", "{lr: 0.02}, beside: [log_k]", "beside: 'log_k' must be another task"),
         ("{lr: 0.02}", "{lr: 0.02}, refit: true", "log_k-cgcnn-15.refit: needs a network"),
         ("{lr: 0.02}", "{lr: 0.02}, as_is: true", "log_k-cgcnn-15.as_is: needs `pretrained`"),
+        ("title: CGCNN", "title: CGCNN\n    variant_of: cgnn", "(models.cgcnn.variant_of) 'cgnn'"),
         ("mesh_picture: emt", "mesh_pict: emt", "did you mean 'mesh_picture'?"),
     ],
 )  # fmt: skip

@@ -101,6 +101,11 @@ class Split(Settings):
     without: Name | None = Field(
         default=None, description="a task: the crystals that have its label are left out"
     )
+    by: Name | None = Field(
+        default=None,
+        description="a task: its crystals are dealt out, and another task has of every part those"
+        " with its label; so what one task is tested on no other is trained on",
+    )
 
 
 class Features(Settings):
@@ -149,6 +154,11 @@ class Model(Settings):
     )
     checkpoint: Literal["float32", "float16"] = Field(
         default="float32", description="precision of the weight matrices that are published"
+    )
+    variant_of: Name | None = Field(
+        default=None,
+        description="the model that it is with one thing changed: the report has it in its table"
+        " of ablations, and not among the models",
     )
 
 
@@ -577,8 +587,9 @@ def _check(params: Params) -> None:
         lookup(params.datasets, split.dataset, f"dataset (splits.{key})")
         for task in split.tasks or ():
             lookup(params.tasks, task, f"task (splits.{key})")
-        if split.without:
-            lookup(params.tasks, split.without, f"task (splits.{key}.without)")
+        for name, one in (("without", split.without), ("by", split.by)):
+            if one:
+                lookup(params.tasks, one, f"task (splits.{key}.{name})")
     for key, features in params.features.items():
         lookup(params.datasets, features.dataset, f"dataset (features.{key})")
         params.representation(features.representation)
@@ -592,6 +603,9 @@ def _check(params: Params) -> None:
         lookup(params.datasets, site.dataset, f"dataset (site.{name})")
         for source in site.networks:
             params.experiment(source.group, source.name)
+    for key, model in params.models.items():
+        if model.variant_of:
+            lookup(params.models, model.variant_of, f"model (models.{key}.variant_of)")
     for group in params.transfer:
         lookup(params.experiments, group, f"group of experiments (transfer.{group})")
     for group in params.experiments:
@@ -618,7 +632,7 @@ def _check_same(where: str, own: Experiment, first: Experiment, keys: Sequence[s
 def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
     """The networks of `first` must be all that the experiment needs, and know its task."""
     _check_same(where, own, first, (*SHARED, "members", "seed", "model"))
-    if sorted(own.learned) != sorted(first.learned) or own.task not in (first.beside or ()):
+    if sorted(own.learned) != sorted(first.learned):
         raise CrystalmeshError(
             f"params.yaml: {where}.beside: with `as_is`, `task` and `beside` together must be the"
             f" tasks of the other experiment: {', '.join(first.learned)}"

@@ -133,6 +133,24 @@ def test_a_split_without_a_task_has_none_of_its_crystals(declare: Declare) -> No
         config.load(project.root)
 
 
+def test_a_split_by_one_task_holds_for_the_others(declare: Declare) -> None:
+    """What one task is tested on, another one has not been trained on."""
+    project = prepared(declare)
+    tree, key = project.tree, "tiny-60-20-20"
+    tree["splits"][key] |= {"by": "e_form", "tasks": ["e_form", "log_k"]}
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(project.root)
+    splits.build(project, key)
+    content = read_json(project.split("tiny", "60-20-20"))
+    for part, names in content["log_k"]["0"].items():
+        have = [name for name in content["e_form"]["0"][part] if int(name[3:]) % 3 == 0]
+        assert names == have != []
+    tree["splits"][key]["by"] = "log_q"
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"splits\.tiny-60-20-20\.by.*'log_q'"):
+        config.load(project.root)
+
+
 def test_features_cover_the_crystals_of_their_sizes(declare: Declare) -> None:
     project = prepared(declare)
     splits.build(project, "tiny-60-20-20")

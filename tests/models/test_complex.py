@@ -113,5 +113,5 @@ def test_unknown_settings_are_refused() -> None:
         Network({"widht": 8, "layers": 2}, 1)
     with pytest.raises(CrystalmeshError, match="parts"):
         Network(SMALL | {"parts": "volumes"}, 1)
-    assert set(VARIANTS) == {"orbits", "whole"}
+    assert set(VARIANTS) == {"orbits", "whole", "nearest"}
     assert VARIANTS["orbits"](SETTINGS).collate is not None

@@ -8,7 +8,7 @@ import scipy.stats
 from crystalmesh import files
 from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import results, tables
+from crystalmesh.report import published, results, tables
 from crystalmesh.report.tables import Column, Table
 from tests.report.conftest import Maker
 
@@ -206,6 +206,85 @@ def test_a_report_of_one_cgcnn_and_no_benchmark(make: Maker) -> None:
     assert (numbers["mesh"], numbers["equal"], numbers["matbench"]) == ([], False, False)
     assert cells(project, "equal") == []
     assert rows(project, "main")[0]["mesh"] == ""
+
+
+ON_COMPLEX = {"representation": "complex.orbits", "members": 3}
+READ = {"representation": "automorphisms.complex"}
+
+
+def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
+    project = make(
+        experiments={
+            "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
+            "log_k-complex-60": ("log_k", "complex", 60, ON_COMPLEX),
+            "log_k-complex_narrow-60": ("log_k", "complex_narrow", 60, ON_COMPLEX),
+            "log_k-complex_cells-80": ("log_k", "complex_cells", 80, ON_COMPLEX),
+        },
+        benchmark=False,
+    )
+    tables.build(project, "toy")
+    metrics = {r.name: r for r in results.load(project, "toy")}
+    own, graph = metrics["log_k-complex-60"], metrics["log_k-cgcnn-60"]
+    (row,) = rows(project, "complex")
+    assert float(row["ratio"]) == pytest.approx(own.value / graph.value)
+    assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+    base, narrow = rows(project, "ablations")  # the one on 80 crystals has nothing beside it
+    assert (base["model"], base["variant_of"], base["change"]) == ("complex", "", "")
+    assert (narrow["model"], narrow["variant_of"]) == ("complex_narrow", "complex")
+    means = [
+        float(metrics[f"log_k-{m}-60"].of_members().mean()) for m in ("complex", "complex_narrow")
+    ]
+    assert float(narrow["change"]) == pytest.approx(100 * (means[1] / means[0] - 1))
+    assert [row["train_crystals_per_s"] for row in (base, narrow)] == ["100.0"] * 2
+    # variants are in no other comparison, but among all experiments
+    assert {row["model"] for row in rows(project, "models")} == {"cgcnn", "complex", "constant"}
+    assert len(rows(project, "experiments")) == 4
+
+
+def test_wrong_space_groups_are_explained(make: Maker) -> None:
+    """All crystals are rock salt, whatever their made-up label: of the others it is told why."""
+    project = make(
+        experiments={
+            "space_group-automorphisms-all": ("space_group", "automorphisms", "all", READ)
+        },
+        benchmark=False,
+    )
+    tables.build(project, "toy")
+    (own,) = results.load(project, "toy")
+    found = rows(project, "symmetry")
+    assert len(found) == int((own.losses == 0).sum()) > 0
+    order = {"225": 48, "221": 48, "62": 8, "2": 2, "139": 16}
+    for row in found:
+        assert row["operations"] == "48"
+        assert int(row["expected"]) == order[row["space_group"]]
+        few = row["space_group"] in {"225", "221"}
+        assert row["reason"] == ("few training crystals" if few else "symmetric only about")
+    numbers = files.read_json(project.results("toy") / "tables" / "numbers.json")
+    assert numbers["symmetry.wrong"] == str(len(found))
+    assert int(numbers["symmetry.about"]) + int(numbers["symmetry.few"]) == len(found)
+
+
+def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make: Maker) -> None:
+    project = make(
+        experiments={
+            "log_k-complex-bench": (
+                "log_k", "complex", "all",
+                ON_COMPLEX | {"split": "bench_log_k", "fold": "all", "refit": True},
+            )
+        },
+    )  # fmt: skip
+    published.evaluate(project, "toy", "bench_log_k")
+    tables.build(project, "toy")
+    (own,) = results.load(project, "toy")
+    single, together = (
+        row for row in rows(project, "matbench") if row["algorithm"].startswith("this work")
+    )
+    assert together["algorithm"].startswith("this work, ensemble of 3")
+    assert float(together["mae_all"]) == own.value
+    assert float(single["mae_all"]) == pytest.approx(float(own.of_members().mean()))
+    assert float(single["mae_fold_0"]) == own.of_members_by_fold()[0] != own.of_folds()[0]
+    parts = files.read_json(project.split("toy", "bench_log_k"))["log_k"]["0"]
+    assert int(single["n_train"]) == len(parts["train"]) + len(parts["val"])
 
 
 def test_a_mesh_without_its_equal(make: Maker) -> None:

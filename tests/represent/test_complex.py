@@ -149,3 +149,27 @@ def test_an_element_beyond_the_features_is_refused() -> None:
         ORBITS.build(one)
     with pytest.raises(CrystalmeshError, match=r"complex\.whole\.tolerence: unknown"):
         VARIANTS["whole"]({"symprec": 0.01, "tolerence": 0.1})
+
+
+NEAREST = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 9.0})
+
+
+@settings(max_examples=30, deadline=None)
+@given(**CRYSTALS)
+def test_edges_to_nearest_neighbours(seed: int, name: str) -> None:
+    """Each atom has its twelve at least; the lengths do not depend on how the crystal is told."""
+    one = some(seed, name)
+    parts, other = NEAREST.build(one), NEAREST.build(moved(one, seed))
+    degree = np.bincount(parts["edges_ends"].ravel(), minlength=len(parts["numbers"]))
+    assert degree.min() >= 12
+    assert len(parts["edges_ends"]) <= 12 * len(parts["numbers"])
+    assert set(parts) == set(WHOLE.build(one))
+    assert not any(len(parts[f"{border}_count"]) for border in ("sides", "walls", "corners"))
+    shortest, again = (np.sort(p["edges_size"][:, 0])[:3] for p in (parts, other))
+    np.testing.assert_allclose(shortest, again, atol=1e-4)
+
+
+def test_too_few_neighbours_are_told() -> None:
+    lonely = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 1.0})
+    with pytest.raises(CrystalmeshError, match=r"fewer than 12 neighbours within 1\.0 Angstrom"):
+        lonely.build(some(1, "random"))

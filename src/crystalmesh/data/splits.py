@@ -65,22 +65,19 @@ def build(project: Project, key: str) -> None:
     without: set[str] = set()
     if split.without:
         without = set(labelled(crystals, project.params.tasks[split.without]))
-    content = {
-        name: {
-            str(fold): _written(
-                divide(
-                    keyed(
-                        (i for i in labelled(crystals, task) if i not in without),
-                        split.seed + fold,
-                    ),
-                    split.ratio,
-                )
-            )
-            for fold in range(split.repeats or 1)
-        }
-        for name, task in project.params.tasks.items()
-        if split.tasks is None or name in split.tasks
-    }
+    content: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, task in project.params.tasks.items():
+        if split.tasks is not None and name not in split.tasks:
+            continue
+        dealt = project.params.tasks[split.by] if split.by else task
+        ids = [i for i in labelled(crystals, dealt) if i not in without]
+        have = set(labelled(crystals, task))
+        content[name] = {}
+        for fold in range(split.repeats or 1):
+            parts = _written(divide(keyed(ids, split.seed + fold), split.ratio))
+            content[name][str(fold)] = {
+                part: [one for one in of if one in have] for part, of in parts.items()
+            }
     write_json(project.split(split.dataset, split.split), content)
 
 

@@ -59,7 +59,7 @@ def build(project: Project, report: str) -> None:
     """Write results/<report>/figures/ from predictions, histories, splits, crystals and meshes."""
     settings = lookup(project.params.reports, report, "report")
     crystals = results.crystals(project, report)
-    found = results.load(project, report)
+    found = results.plain(results.load(project, report))
     with (
         matplotlib.rc_context(STYLE),
         files.writing_folder(project.results(report) / "figures") as folder,

@@ -31,6 +31,7 @@ class Result:
 
     `train` and `held` are the split's parts, of several folds the first one's `train` and the
     `held` of all; `test` the crystals of `held` that have a prediction, and `fold` theirs.
+    `variant_of` is the model that its own one is a variant of, for the table of ablations.
     `target` and `prediction` are in the task's unit (after its transform), or class numbers;
     `members` [m, n] those of an ensemble's members. `p_value` is of the target (see
     `learn.conformal`), `inside` tells whether the interval or set holds it, and
@@ -40,6 +41,7 @@ class Result:
     name: str
     experiment: Experiment
     architecture: str
+    variant_of: str | None
     task: Task
     train: Sequence[str]
     held: Sequence[str]
@@ -91,6 +93,15 @@ class Result:
         fold, losses = np.array(self.fold), self.losses
         return np.array([losses[fold == name].mean() for name in dict.fromkeys(self.fold)])
 
+    def of_members_by_fold(self) -> Float[NDArray[np.float64], " folds"]:
+        """The metric of each fold, as the mean over an ensemble's members of their own metrics."""
+        if not len(self.members):
+            return self.of_folds()
+        fold = np.array(self.fold)
+        wrong = np.abs(self.members - self.target)
+        own = 100.0 * (wrong == 0) if self.task.kind == "classification" else wrong
+        return np.array([own[:, fold == name].mean() for name in dict.fromkeys(self.fold)])
+
     def of_members(self) -> Float[NDArray[np.float64], " m"]:
         """The metric of each member of an ensemble; of the one network where there is one."""
         if not len(self.members):
@@ -132,8 +143,9 @@ def load(project: Project, report: str) -> list[Result]:
         results.append(
             Result(
                 name, experiment, params.models[experiment.model].architecture,
-                params.tasks[experiment.task], parts[0].train, held, test, fold,
-                target, prediction, members, p_value, inside, width,
+                params.models[experiment.model].variant_of, params.tasks[experiment.task],
+                parts[0].train, held, test, fold, target, prediction, members, p_value, inside,
+                width,
             )
         )  # fmt: skip
     return sorted(
@@ -235,6 +247,11 @@ def repeated(project: Project, results: Sequence[Result]) -> list[Result]:
     """The experiments on repeated splits: all but the `single` ones."""
     names = {r.name for r in single(project, results)}
     return [r for r in results if r.name not in names]
+
+
+def plain(results: Sequence[Result]) -> list[Result]:
+    """Without those that only the table of ablations has."""
+    return [r for r in results if r.variant_of is None]
 
 
 def folds(results: Sequence[Result], benchmark: str) -> list[Result]:

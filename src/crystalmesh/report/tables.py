@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import spglib
 import yaml
 
-from crystalmesh import files
+from crystalmesh import files, represent
 from crystalmesh.config import Experiment, Project, Task, lookup
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
@@ -95,18 +97,22 @@ def build(project: Project, report: str) -> None:
     metrics = {r.name: files.read_json(project.metrics(report, r.name)) for r in found}
     published = read_published(project.root / "paper" / "published.yaml")
     numbers: dict[str, Any] = {}
+    plain = results.plain(found)
     tables = [
         entries_table(project, crystals, numbers),
         labels_table(project, crystals, found),
-        main_table(found, published, numbers),
+        main_table(plain, published, numbers),
         experiments_table(project, found, metrics, crystals),
-        equal_table(project, found, numbers),
-        kinds_table(project, found, numbers),
-        models_table(project, found, crystals, numbers),
+        equal_table(project, plain, numbers),
+        kinds_table(project, plain, numbers),
+        complex_table(project, plain, numbers),
+        ablations_table(project, report, found, numbers),
+        symmetry_table(project, plain, crystals, numbers),
+        models_table(project, plain, crystals, numbers),
         uncertainty_table(project, found, numbers),
-        transfer_table(project, found, numbers),
-        repeated_table(project, found),
-        matbench_table(project, report, found, published, numbers),
+        transfer_table(project, plain, numbers),
+        repeated_table(project, plain),
+        matbench_table(project, report, plain, published, numbers),
         space_groups_table(found, crystals),
         settings_table(project, report, found),
         checksums_table(project, report),
@@ -484,6 +490,199 @@ def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, An
     return table
 
 
+COMPLEX = ("complex.", "automorphisms.")  # what is read off the periodic complex itself
+
+
+def complex_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+    """The networks on the complex beside CGCNN on exactly their training and test crystals."""
+    table = Table(
+        "complex",
+        ("task", "model", "n_train", "n_test", "complex", "cgcnn", "ratio", "difference", "low",
+         "high", "unit"),
+        (
+            Column("task and metric", left=True),
+            Column("network", left=True),
+            Column("train", "crystals"),
+            Column("test", "crystals"),
+            Column("complex", "test metric"),
+            Column("CGCNN", "test metric"),
+            Column("complex / CGCNN", "error"),
+            Column("interval", "complex – CGCNN"),
+        ),
+    )  # fmt: skip
+    for own in (r for r in found if r.experiment.representation.startswith(COMPLEX)):
+        cgcnn = None if own.experiment.fold == "all" else results.equal(found, own, results.GRAPH)
+        if cgcnn is None:
+            continue
+        task = own.task
+        classes = task.kind == "classification"
+        difference = results.paired(own, cgcnn)
+        low, high = results.interval(difference)
+        values = [own.value, cgcnn.value]
+        errors = [100 - value if classes else value for value in values]
+        ratio = errors[0] / errors[1] if errors[1] else math.inf
+        sizes = [len(own.train), len(own.test)]
+        table.add(
+            [
+                own.experiment.task, own.experiment.model, *sizes, *values, ratio,
+                float(difference.mean()), low, high, unit(task),
+            ],
+            [
+                heading(task), results.title(project, own), *map(count, sizes),
+                *(shown(v, task, 4) for v in values), f"{ratio:.2f}", span(low, high, task, 4),
+            ],
+        )  # fmt: skip
+    numbers["complex"] = bool(table.rows)
+    table.merge()
+    return table
+
+
+def ablations_table(
+    project: Project, report: str, found: Sequence[Result], numbers: dict[str, Any]
+) -> Table:
+    """Each variant of a network beside it, on the same crystals; and what training it costs.
+
+    The speed is that of benchmarks/models.json, where it has the network.
+    """
+    params = project.params
+    variants = [r for r in found if r.variant_of]
+    pairs = []
+    for r in variants:
+        same = (r.experiment.task, r.trained)
+        base = [
+            b
+            for b in found
+            if b.experiment.model == r.variant_of and (b.experiment.task, b.trained) == same
+        ]
+        pairs += [(r, b) for b in base[:1]]
+    tasks = {r.experiment.task: r.task for r, _ in pairs}
+    table = Table(
+        "ablations",
+        ("task", "model", "representation", "variant_of", "n_train", "seeds", "mean", "std",
+         "change", "train_crystals_per_s", "unit"),
+        (
+            Column("network", left=True),
+            *(
+                Column(title, heading(task))
+                for task in tasks.values()
+                for title in ("mean over seeds", "change / %")
+            ),
+            Column("seeds"),
+            Column("crystals/s, training"),
+        ),
+    )  # fmt: skip
+    tiers = files.read_json(project.root / "benchmarks" / "models.json")["tiers"]
+    speeds = tiers.get(params.numerics(report), {}).get("models", {})
+
+    def line(rows: Mapping[str, Result], base: Mapping[str, Result]) -> None:
+        first = next(iter(rows.values()))
+        e = first.experiment
+        key = f"{e.model} {e.representation}"
+        speed = speeds.get(key, {}).get("train_crystals_per_s")
+        cells = [params.models[e.model].title]
+        for name, task in tasks.items():
+            if name not in rows:
+                cells += [NONE, NONE]
+                continue
+            values = rows[name].of_members().tolist()
+            mean, spread = statistics.fmean(values), _deviation(values)
+            other = float(base[name].of_members().mean())
+            change = 100 * (mean - other) / other if rows[name].variant_of else None
+            table.add(
+                [name, e.model, e.representation, first.variant_of, len(first.train), len(values),
+                 mean, spread, change, speed, unit(task)], None,
+            )  # fmt: skip
+            text = shown(mean, task, 4)
+            cells.append(text if spread is None else f"{text} ± {shown(spread, task, 4)}")
+            cells.append(NONE if change is None else f"{change:+.1f}".replace("-", "−"))
+        cells += [count(len(first.of_members())), NONE if speed is None else count(round(speed))]
+        table.cells.append(cells)
+
+    for base_name in dict.fromkeys(r.variant_of for r, _ in pairs):
+        of_base = [(r, b) for r, b in pairs if r.variant_of == base_name]
+        bases = {b.experiment.task: b for _, b in of_base}
+        line(bases, bases)
+        for model in dict.fromkeys(r.experiment.model for r, _ in of_base):
+            rows = {r.experiment.task: r for r, _ in of_base if r.experiment.model == model}
+            line(rows, bases)
+    numbers["ablations"] = bool(table.rows)
+    if pairs:
+        numbers["ablations.train"] = count(len(pairs[0][0].train))
+    return table
+
+
+def symmetry_table(
+    project: Project,
+    found: Sequence[Result],
+    crystals: Mapping[str, Crystals],
+    numbers: dict[str, Any],
+) -> Table:
+    """Every wrong space group of the network on automorphisms that saw most crystals, and why.
+
+    Either the complex has not as many operations as the group of spglib's label (a crystal that
+    is symmetric only about within a tolerance), or too few training crystals have that group.
+    """
+    table = Table(
+        "symmetry",
+        ("id", "formula", "space_group", "predicted", "n_train", "operations", "expected",
+         "reason"),
+        (
+            Column("crystal", left=True),
+            Column("formula", left=True),
+            Column("label", "space group"),
+            Column("predicted", "space group"),
+            Column("with this label", "training crystals"),
+            Column("of the complex", "operations"),
+            Column("of the label", "operations"),
+            Column("reason", left=True),
+        ),
+    )  # fmt: skip
+    own = [r for r in found if r.experiment.representation.startswith(COMPLEX[1])]
+    numbers["symmetry"] = bool(own)
+    if not own:
+        return table
+    best = max(own, key=lambda r: len(r.train))
+    e, known = best.experiment, crystals[best.experiment.dataset]
+    maker = represent.representation(
+        e.representation, project.params.representation(e.representation)
+    )
+    seen = results.frequency(best, known)[:, 1]
+    for k in np.flatnonzero(best.losses == 0).tolist():
+        row = known.position(best.test[k])
+        label, predicted, train = int(best.target[k]), int(best.prediction[k]), int(seen[k])
+        operations = int(maker.build(known[row])["many"].sum())
+        expected = point_group_order(label)
+        reason = "few training crystals" if operations == expected else "symmetric only about"
+        values = [label, predicted, train, operations, expected]
+        formula = known.formulas[row]
+        table.add(
+            [best.test[k], formula, *values, reason],
+            [best.test[k], formula, *map(count, values), reason],
+        )
+    reasons = Counter(row[-1] for row in table.rows)
+    numbers |= {
+        "symmetry.train": count(len(best.train)),
+        "symmetry.test": count(len(best.test)),
+        "symmetry.accuracy": f"{best.value:.2f}",
+        "symmetry.wrong": count(len(table.rows)),
+        "symmetry.about": count(reasons["symmetric only about"]),
+        "symmetry.few": count(reasons["few training crystals"]),
+    }
+    return table
+
+
+def point_group_order(number: int) -> int:
+    """How many operations the point group of a space group has."""
+    hall = next(h for h in range(1, 531) if _space_group(h) == number)
+    operations = spglib.get_symmetry_from_database(hall)
+    return len(np.unique(operations["rotations"], axis=0)) if operations else 0
+
+
+def _space_group(hall: int) -> int:
+    kind = spglib.get_spacegroup_type(hall)
+    return kind.number if kind else 0
+
+
 def matbench_table(
     project: Project,
     report: str,
@@ -532,24 +731,30 @@ def matbench_table(
         lines.append((order, cells))
     methods = {(r.method, len(r.train)): r for name in printed for r in ours[name]}
     for (method, trained), first in methods.items():
-        cells = [f"{results.title(project, first)} (this work)", count(trained)]
-        order = math.inf
-        for name in printed:
-            same = [r for r in ours[name] if (r.method, len(r.train)) == (method, trained)]
-            values = [None] * 3
-            for r in same:
-                if r.experiment.fold == "all":
-                    by_fold = r.of_folds().tolist()
-                    values = [r.value, _deviation(by_fold), by_fold[0]]
-                elif r.experiment.fold == 0 and values[2] is None:
-                    values = [None, None, r.value]
-                n_all = len(r.test) if r.experiment.fold == "all" else None
-                key = f"this work: {results.title(project, r)}"
-                table.add([name, key, trained, n_all, *values], None)
-            cells += [shown(value, tasks[name], 4) for value in values]
-            if name == printed[0]:
-                order = values[0] or values[2] or math.inf
-        lines.append((order, cells))
+        members = first.experiment.members or 1
+        for together in (False, True)[: 2 if members > 1 else 1]:
+            own = "this work" + (f", ensemble of {members}" if together else "")
+            seen = trained + (_validated(project, first) if first.experiment.refit else 0)
+            cells = [f"{results.title(project, first)} ({own})", count(seen)]
+            order = math.inf
+            for name in printed:
+                values = [None] * 3
+                for r in ours[name]:
+                    if (r.method, len(r.train)) != (method, trained):
+                        continue
+                    by_fold = r.of_folds() if together else r.of_members_by_fold()
+                    if r.experiment.fold == "all":
+                        mean = r.value if together else float(r.of_members().mean())
+                        values = [mean, _deviation(by_fold.tolist()), float(by_fold[0])]
+                    elif r.experiment.fold == 0 and values[2] is None:
+                        values = [None, None, float(by_fold[0])]
+                    n_all = len(r.test) if r.experiment.fold == "all" else None
+                    key = f"{own}: {results.title(project, r)}"
+                    table.add([name, key, seen, n_all, *values], None)
+                cells += [shown(value, tasks[name], 4) for value in values]
+                if name == printed[0]:
+                    order = values[0] or values[2] or math.inf
+            lines.append((order, cells))
     table.cells = [cells for order, cells in sorted(lines, key=lambda line: line[0])]
     numbers["matbench"] = bool(printed)
     if printed:
@@ -557,6 +762,11 @@ def matbench_table(
             max(own["n_all"] for own in blocks[printed[0]].values())
         )
     return table
+
+
+def _validated(project: Project, result: Result) -> int:
+    """Validation crystals of an experiment's first fold, which `refit` trains on too."""
+    return len(splits.select(project, result.experiment).val)
 
 
 def _official(project: Project, result: Result, name: str) -> bool:

@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from vesin import NeighborList
 
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
+from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
 from crystalmesh.represent.mesh import primitive_cell
 from crystalmesh.represent.tessellation import Complex, tessellate
 
+SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour
 EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
 
 
@@ -83,6 +86,79 @@ class Quotient(Whole):
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:
         return geometry.orbits(found, numbers, self.settings.symprec)
+
+
+class NearestSettings(BaseModel):
+    """Settings of a graph of nearest neighbours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symprec: float  # Angstrom, of spglib's search for the primitive cell
+    neighbours: int = Field(gt=0)  # of each atom; an edge is one of either end's
+    cutoff: float = Field(gt=0)  # Angstrom within which they are looked for
+
+
+class Nearest:
+    """Edges to nearest neighbours in place of Delaunay's: to tell what the complex is good for.
+
+    The rest is as in `Whole`, without faces and cells, and each edge has the same solid angle.
+
+    Args:
+        settings: `representations.complex.nearest` of params.yaml.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(NearestSettings, settings, "representations.complex.nearest")
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """Parts and borders as `describe` gives them; an atom's volume is its share of the cell.
+
+        Raises:
+            CrystalmeshError: spglib finds no primitive cell, or an atom has fewer neighbours than
+                wanted within the cutoff.
+        """
+        s = self.settings
+        lattice, frac, numbers = primitive_cell(crystal, s.symprec)
+        first, second, shift, length = NeighborList(cutoff=s.cutoff, full_list=True).compute(
+            points=frac @ lattice, box=lattice, periodic=True, quantities="ijSd"
+        )
+        order = np.lexsort((length, first))
+        first, second, shift, length = (a[order] for a in (first, second, shift, length))
+        rank = np.arange(len(first)) - np.searchsorted(first, first)
+        near = rank < s.neighbours
+        n = len(numbers)
+        if near.sum() < s.neighbours * n:
+            raise CrystalmeshError(
+                f"{crystal.id}: an atom has fewer than {s.neighbours} neighbours within"
+                f" {s.cutoff} Angstrom; raise `cutoff`"
+            )
+        # An edge from either end is one: written from the end, and in the sense, that comes first.
+        rows = np.column_stack([first, second, shift])[near].astype(np.int64)
+        other = np.column_stack([rows[:, 1], rows[:, 0], -rows[:, 2:]])
+        turned = [tuple(b) < tuple(a) for a, b in zip(rows.tolist(), other.tolist(), strict=True)]
+        rows = np.where(np.array(turned)[:, None], other, rows)
+        _, one = np.unique(rows, axis=0, return_index=True)
+        edges = len(one)
+        size = np.column_stack([length[near][one], np.full((edges, 2), SAME)])
+        empty = np.zeros(0, dtype=np.int32)
+        result: dict[str, NDArray[Any]] = {
+            "numbers": numbers.astype(np.uint8),
+            "atoms_many": np.ones(n, dtype=np.int32),
+            "atoms_size": _f32(np.full(n, abs(np.linalg.det(lattice)) / n)),
+            "edges_many": np.ones(edges, dtype=np.int32),
+            "edges_ends": rows[one, :2].astype(np.int32),
+            "edges_size": _f32(size),
+        }
+        for part in ("faces", "cells"):
+            result |= {f"{part}_many": empty, f"{part}_size": _f32(np.zeros((0, 2)))}
+        for border, parts in BORDERS.items():
+            if border != "edges_ends":
+                result |= {border: np.zeros((0, len(parts)), np.int32), f"{border}_count": empty}
+        return result | {"corners_angle": _f32(np.zeros(0)), "hinges_angle": _f32(np.zeros(0))}
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join graphs: see the function `collate`."""
+        return collate(items)
 
 
 def describe(
@@ -225,4 +301,8 @@ def _f32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-VARIANTS = {"orbits": Quotient, "whole": Whole}
+VARIANTS: dict[str, type[Whole] | type[Nearest]] = {
+    "orbits": Quotient,
+    "whole": Whole,
+    "nearest": Nearest,
+}
