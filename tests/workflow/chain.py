@@ -78,6 +78,18 @@ def add_the_rest(tree: dict[str, Any]) -> None:
             },
             "training": TRAINING,
         },
+        "complex": {
+            "title": "complex",
+            "architecture": "complex",
+            "network": {"width": 8, "layers": 1, "parts": "cells"},
+            "training": TRAINING | {"ema": 0.9},
+        },
+        "automorphisms": {
+            "title": "automorphisms",
+            "architecture": "automorphisms",
+            "network": {"width": 8},
+            "training": TRAINING,
+        },
         "forest": {
             "title": "forest",
             "architecture": "classical",
@@ -94,6 +106,8 @@ def add_the_rest(tree: dict[str, Any]) -> None:
     more = {
         "graph.radius": {"cutoff": 4.0},
         "points.conventional": {"cell": "conventional", "copies": 1, "symprec": 0.01},
+        "complex.orbits": {"symprec": 0.01, "tolerance": 0.001},
+        "automorphisms.complex": {"symprec": 0.01, "tolerance": 0.001, "meet": 0.01},
         "descriptors.composition": {},
         "descriptors.structure": {"symprec": 0.01},
     }
@@ -110,9 +124,17 @@ def add_the_rest(tree: dict[str, Any]) -> None:
     repeated = log_k | {
         "split": "repeated", "fold": "all", "representation": "graph.cgcnn", "model": "cgcnn",
     }  # fmt: skip
+    on_complex = log_k | {"representation": "complex.orbits", "model": "complex"}
     tree["experiments"]["demo"] |= {
         "log_k-schnet": log_k | {"representation": "graph.radius", "model": "schnet", "members": 2},
         "log_k-pointnet": log_k | {"representation": "points.conventional", "model": "pointnet"},
+        "log_k-complex": on_complex | {"beside": ["e_form"]},
+        "space_group-automorphisms": log_k
+        | {
+            "task": "space_group",
+            "representation": "automorphisms.complex",
+            "model": "automorphisms",
+        },
         "log_k-svr": described | {"model": "svr"},
         "space_group-forest": described
         | {
@@ -125,6 +147,10 @@ def add_the_rest(tree: dict[str, Any]) -> None:
     }
     start = {"group": "demo", "name": "log_k-cgcnn"}
     tree["transfer"]["demo"]["log_k-cgcnn-transfer"] = repeated | {"pretrained": start}
+    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}, "as_is": True}
+    tree["transfer"]["demo"]["e_form-complex"] = (
+        on_complex | {"task": "e_form", "beside": ["log_k"]} | source
+    )
     tree["reports"]["demo"]["maps"] += ["log_k-schnet", "log_k-pointnet"]
 
 
