@@ -732,7 +732,8 @@ def matbench_table(
     methods = {(r.method, len(r.train)): r for name in printed for r in ours[name]}
     for (method, trained), first in methods.items():
         members = first.experiment.members or 1
-        for together in (False, True)[: 2 if members > 1 else 1]:
+        all_folds = first.experiment.fold == "all"
+        for together in (False, True)[: 2 if members > 1 and all_folds else 1]:
             own = "this work" + (f", ensemble of {members}" if together else "")
             seen = trained + (_validated(project, first) if first.experiment.refit else 0)
             cells = [f"{results.title(project, first)} ({own})", count(seen)]
