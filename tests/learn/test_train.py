@@ -113,6 +113,23 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert steps == 6 + 2 * per_epoch  # the first epoch was not run again
 
 
+def stopped_and_resumed(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, die in the sixth step, and train on."""
+    step, steps = Learner.training_step, 0
+
+    def dying(self: Learner, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Learner, "training_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(project, "demo", name)
+    train(project, "demo", name)
+
+
 @pytest.fixture
 def averaged(ready: Project, tree: dict[str, Any]) -> Project:
     """One network for two tasks on the complex, the running mean of whose weights is kept."""
@@ -163,19 +180,7 @@ def test_a_running_mean_of_weights_survives_an_interruption(
     name = "log_k-complex"
     train(averaged, "demo", name)
     expected = outputs(averaged, name)
-    step, steps = Learner.training_step, 0
-
-    def dying(self: Learner, *arguments: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps == 6:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Learner, "training_step", dying)
-    with pytest.raises(KeyboardInterrupt):
-        train(averaged, "demo", name)
-    train(averaged, "demo", name)
+    stopped_and_resumed(averaged, name, monkeypatch)
     assert outputs(averaged, name) == expected
 
 
@@ -335,19 +340,7 @@ def test_a_network_is_taught_on_crystals_without_labels(
     expected = outputs(pupil, name)
     plain, own = (read_tensors(pupil.checkpoint("demo", one)) for one in ("log_k-complex", name))
     assert not np.array_equal(plain["out.weight"], own["out.weight"])
-    step, steps = Learner.training_step, 0
-
-    def dying(self: Learner, *arguments: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps == 6:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Learner, "training_step", dying)
-    with pytest.raises(KeyboardInterrupt):
-        train(pupil, "demo", name)
-    train(pupil, "demo", name)
+    stopped_and_resumed(pupil, name, monkeypatch)
     assert outputs(pupil, name) == expected
 
 

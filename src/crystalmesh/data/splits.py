@@ -74,10 +74,8 @@ def build(project: Project, key: str) -> None:
         have = set(labelled(crystals, task))
         content[name] = {}
         for fold in range(split.repeats or 1):
-            parts = _written(divide(keyed(ids, split.seed + fold), split.ratio))
-            content[name][str(fold)] = {
-                part: [one for one in of if one in have] for part, of in parts.items()
-            }
+            parts = divide(keyed(ids, split.seed + fold), split.ratio)
+            content[name][str(fold)] = _written(parts, have)
     write_json(project.split(split.dataset, split.split), content)
 
 
@@ -106,14 +104,16 @@ def build_folds(project: Project, name: str) -> None:
             rest = divide([one for one in ids if folds[one] != fold], FOLD_RATIO)
             test = [one for one in ids if folds[one] == fold]
             parts = Parts(rest.train, rest.val, test, [])
-            content[task_name][fold] = {
-                part: [one for one in of if one in have] for part, of in _written(parts).items()
-            }
+            content[task_name][fold] = _written(parts, have)
     write_json(project.split(benchmark.dataset, name), content)
 
 
-def _written(parts: Parts) -> dict[str, list[str]]:
-    return {"train": parts.train, "val": parts.val, "test": parts.test}
+def _written(parts: Parts, have: set[str]) -> dict[str, list[str]]:
+    """The parts as they stand in the file, without crystals that lack the task's label."""
+    return {
+        name: [one for one in part if one in have]
+        for name, part in zip(("train", "val", "test"), parts, strict=True)
+    }
 
 
 def read_benchmark(project: Project, name: str) -> list[dict[str, str]]:

@@ -387,7 +387,7 @@ def _meetings(
     twofold = [k for k in np.flatnonzero(kinds == TWOFOLD).tolist() if len(pure[k])]
     for a, b in combinations(twofold, 2):
         after = rotations[a] @ rotations[b]
-        if round(np.trace(after)) == -1 and (rotations[a] != rotations[b]).any():
+        if round(np.trace(after)) == -1:
             moved = (pure[a] @ rotations[b])[:, None] + pure[b]
             if (np.round(moved @ (np.eye(3) + after)) == 0).all(axis=-1).any():
                 bits[[a, b], _MEET] = True
