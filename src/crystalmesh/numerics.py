@@ -55,6 +55,9 @@ def enforce(tier: Tier) -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    # Not filling new memory with NaN takes a tenth of a training's time off: no operation here
+    # reads what none has written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False

@@ -106,6 +106,9 @@ def test_properties_of_elements_can_be_left_out() -> None:
     plain, full = (Network(SMALL | {"properties": on}, 1) for on in (False, True))
     assert (plain.element.in_features, full.element.in_features) == (92, 92 + 22)
     assert full.elements[1:, 92:].mean(dim=0).abs().max() < 1e-6
+    more = Network(SMALL | {"elemental": True}, 1)
+    assert more.element.in_features == 92 + 22 + 21
+    assert torch.equal(more.elements[:, :114], full.elements)
 
 
 def test_unknown_settings_are_refused() -> None:

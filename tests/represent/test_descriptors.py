@@ -87,6 +87,16 @@ def test_a_missing_property_is_the_mean() -> None:
     assert table[2, helium] == table[10, helium] == table[0, helium]
 
 
+def test_properties_of_solids_and_atoms_are_standardised() -> None:
+    table = descriptors.elemental()
+    assert table.shape == (101, 21)
+    assert not table[0].any()
+    assert abs(table).max() == 3  # cut
+    bulk = table[:, 0]
+    assert bulk[75] > bulk[74] > bulk[26] > bulk[11] > bulk[55]  # Re, W, Fe, Na, Cs
+    assert abs(table[1:].sum(axis=0)).max() < 5  # means are 0 but for what was cut
+
+
 def test_names_are_those_of_the_columns() -> None:
     assert len(set(COMPOSITION)) == len(COMPOSITION) == 138
     assert len(set(STRUCTURE)) == len(STRUCTURE) == 211

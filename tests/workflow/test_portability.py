@@ -65,7 +65,7 @@ def test_every_model_trains_to_the_same_bits_on_intel_and_amd(tmp_path: Path) ->
     command = [sys.executable, "-m", "tests.workflow.chain", str(first), "models=all"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     intel, amd = on_both(tmp_path, first, SOME, "models=all")
-    assert len([key for key in intel if "/checkpoints/" in key]) == 12
+    assert len([key for key in intel if "/checkpoints/" in key]) == 15
     assert differing(intel, amd) == []
     from tests.workflow import chain
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from crystalmesh.config import parse
 from crystalmesh.represent.atoms import table
-from crystalmesh.represent.descriptors import magpie
+from crystalmesh.represent.descriptors import elemental, magpie
 
 # Typical numbers, so that sums start out of the order of one: of an atom's edges, of an edge's
 # corners and hinges, of a face's sides, of a cell's walls.
@@ -39,6 +39,7 @@ class Settings(BaseModel):
     layers: int = Field(gt=0)
     parts: Literal["edges", "faces", "cells"] = "cells"  # up to which dimension parts have vectors
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
+    elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
     gaussians: int = Field(default=32, gt=1)  # of an edge's length
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -184,14 +185,16 @@ class Layer(nn.Module):
         return total
 
 
-def _elements(properties: bool) -> Float[Tensor, "101 f"]:
-    """Features of the elements by atomic number; Magpie's of mean 0 and deviation 1 over them."""
-    features = torch.from_numpy(table())
-    if not properties:
-        return features
-    values = torch.from_numpy(magpie())
-    mean, std = values[1:].mean(dim=0), values[1:].std(dim=0)
-    return torch.cat([features, ((values - mean) / std).to(features.dtype)], dim=1)
+def _elements(config: Settings) -> Float[Tensor, "101 f"]:
+    """Features of the elements by atomic number; properties of mean 0 and deviation 1 over them."""
+    features = [torch.from_numpy(table())]
+    if config.properties:
+        values = torch.from_numpy(magpie())
+        mean, std = values[1:].mean(dim=0), values[1:].std(dim=0)
+        features.append(((values - mean) / std).to(features[0].dtype))
+    if config.elemental:
+        features.append(torch.from_numpy(elemental()).to(features[0].dtype))
+    return torch.cat(features, dim=1)
 
 
 def _plain(inputs: int, outputs: int) -> nn.Linear:
@@ -216,8 +219,8 @@ class Network(nn.Module):
         config = parse(Settings, settings, "network (complex)")
         d = config.width
         self.faces, self.cells = config.parts != "edges", config.parts == "cells"
-        elements = _elements(config.properties)
-        self.register_buffer("elements", elements, persistent=False)  # [101, 92 or 114]
+        elements = _elements(config)
+        self.register_buffer("elements", elements, persistent=False)  # [101, 92 to 135]
         # Logarithms of what spans decades (volumes, areas, solid angles), Angstrom and radian.
         self.element, self.volume = nn.Linear(elements.shape[1], d), Gaussians(1.0, 5.0, 16)
         self.atom = _plain(16, d)

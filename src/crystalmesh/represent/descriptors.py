@@ -13,6 +13,9 @@ threshold, and the lattice is that of the primitive cell, by its shortest vector
 point of He and Fr, the covalent radius of Bk to Fm, the electronegativity of He, Ne, Ar and Rn,
 the space group of At, Rn, Fr, Es and Fm) the mean of the property over all elements stands for it,
 as in matminer.
+
+`elements_table.csv`, which the network on the complex can read too, is made by
+env/build_elements_table.py.
 """
 
 import csv
@@ -211,6 +214,18 @@ def magpie() -> Floats:
             for z in range(ELEMENTS + 1)
         ]
     )
+
+
+def elemental() -> Floats:
+    """What is known of the elements as solids and free atoms: [101, 21], row = atomic number.
+
+    Moduli, hardness, sound, expansion, conduction, boiling point, density; ionisation energies,
+    electron affinity, energies of orbitals. Columns have the mean 0 and deviation 1 over the
+    elements with a value; 0 stands for none. Source: see env/build_elements_table.py.
+    """
+    text = importlib.resources.files(__package__).joinpath("elements_table.csv").read_text("utf-8")
+    rows = [row[2:] for row in csv.reader(text.splitlines()[1:])]
+    return np.array([[0.0] * len(rows[0]), *([float(cell or 0) for cell in row] for row in rows)])
 
 
 def _column(name: str) -> Floats:
