@@ -89,7 +89,7 @@ def test_kinds_compares_the_two_meshes(finished: Project) -> None:
 def test_matbench_has_published_and_ours(finished: Project) -> None:
     printed = cells(finished, "matbench")
     assert [row[0] for row in printed] == ["CGCNN (this work)", "close", "dummy (mean)"]
-    assert printed[1][1:] == [tables.NONE, "0.2500", "0.0000", "0.2500"]
+    assert printed[1][1:] == [tables.NONE, tables.NONE, "0.2500", "0.0000", "0.2500"]
     own = [r for r in rows(finished, "matbench") if r["algorithm"].startswith("this work")]
     assert len(own) == 1
     parts = files.read_json(finished.split("toy", "bench_log_k"))["log_k"]
@@ -98,6 +98,9 @@ def test_matbench_has_published_and_ours(finished: Project) -> None:
     bench = next(r for r in metrics if r.name == "log_k-cgcnn-bench")
     assert float(own[0]["mae_all"]) == bench.value
     assert float(own[0]["mae_fold_0"]) == bench.of_folds()[0]
+    epochs = len(results.history(finished, "toy", bench.name)[0])
+    minutes = len(bench.train) * epochs / 100 / 60  # at the toy's 100 crystals a second
+    assert float(own[0]["cpu_minutes"]) == pytest.approx(minutes)
 
 
 def test_models_has_every_model_of_the_shared_crystals(finished: Project) -> None:
@@ -285,6 +288,9 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     assert float(single["mae_fold_0"]) == own.of_members_by_fold()[0] != own.of_folds()[0]
     parts = files.read_json(project.split("toy", "bench_log_k"))["log_k"]["0"]
     assert int(single["n_train"]) == len(parts["train"]) + len(parts["val"])
+    epochs = len(results.history(project, "toy", own.name)[0])
+    assert float(single["cpu_minutes"]) == pytest.approx(int(single["n_train"]) * epochs / 6000)
+    assert float(together["cpu_minutes"]) == pytest.approx(3 * float(single["cpu_minutes"]))
 
 
 def test_a_mesh_without_its_equal(make: Maker) -> None:

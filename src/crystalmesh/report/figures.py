@@ -233,40 +233,32 @@ def accuracy(
     project: Project, report: str, found: Sequence[Result], looks: Looks
 ) -> Drawing | None:
     """The error of every model on the same crystals, against what it costs."""
-    path = project.root / "benchmarks" / "models.json"
-    content = files.read_json(path)
-    speeds = content["tiers"][project.params.reports[report].numerics]["models"]
+    speeds = results.Speeds.load(project, report)
     shared = [
         r
         for r in results.same_crystals(found)
-        if r.task.kind == "regression" and _speed_name(r) in speeds
+        if r.task.kind == "regression" and speeds.of(r) and not r.variant_of
     ]
     if not shared:
         return None
     shared = max(_by_task(shared), key=len)  # the task that most methods have
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    try:
-        for result in shared:
-            speed = speeds[_speed_name(result)]
-            epochs = len(_history(project, report, result.name)[0])
-            hours = len(result.train) * epochs / float(speed["train_crystals_per_s"]) / 3600
-            value = float(result.of_members().mean())
-            marker, colour = looks.marker(result), looks.colour(result)
-            for ax, x in zip(axes, (hours, float(speed["predict_crystals_per_s"])), strict=True):
-                ax.plot(
-                    [x],
-                    [value],
-                    marker,
-                    color=colour,
-                    markersize=4.5,
-                    label=results.title(project, result),
-                )
-                if len(result.members):
-                    ax.plot([x], [result.value], marker, color=colour, markersize=4.5, mfc="white")
-        machine = f"{content['machine']['processor']}, one thread"
-    except (KeyError, TypeError, ValueError) as error:
-        raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
+    for result in shared:
+        hours = speeds.hours(project, report, result)
+        value = float(result.of_members().mean())
+        marker, colour = looks.marker(result), looks.colour(result)
+        for ax, x in zip(axes, (hours, speeds.of(result)["predict_crystals_per_s"]), strict=True):
+            ax.plot(
+                [x],
+                [value],
+                marker,
+                color=colour,
+                markersize=4.5,
+                label=results.title(project, result),
+            )
+            if len(result.members):
+                ax.plot([x], [result.value], marker, color=colour, markersize=4.5, mfc="white")
     for ax, words in zip(
         axes, ("training of one network / CPU hours", "prediction / crystals per s"), strict=True
     ):
@@ -281,14 +273,9 @@ def accuracy(
         f"Test error of the {shared[0].task.title} against cost, models trained on the same "
         f"{count(len(shared[0].train))} crystals. Filled: one network (mean over its seeds); open: "
         "the ensemble of these seeds. Training costs epochs × crystals over the speed measured by "
-        f"benchmarks/models.py ({machine}).",
+        f"benchmarks/models.py ({speeds.machine}).",
         "Two scatter plots of the test error against training hours and prediction speed.",
     )
-
-
-def _speed_name(result: Result) -> str:
-    """The key of benchmarks/models.json."""
-    return f"{result.experiment.model} {result.experiment.representation}"
 
 
 def calibration(project: Project, found: Sequence[Result], looks: Looks) -> Drawing | None:
@@ -535,7 +522,7 @@ def learning_curves(
         task, highest = group[0].task, []
         order = sorted({len(r.train) for r in group}, reverse=True)
         for result in (r for r in group if r in drawn):
-            epochs, values = _history(project, report, result.name)
+            epochs, values = results.history(project, report, result.name)
             highest.append(np.percentile(values, 97))
             ax.plot(
                 epochs, values,
@@ -585,23 +572,6 @@ def learning_curves(
         f"Learning curves. {below}" if sizes else f"Learning curves: {above}.",
         "Line plots of the validation metric by epoch, one panel a task.",
     )
-
-
-def _history(
-    project: Project, report: str, name: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Epochs and validation metrics of an experiment, of its first network."""
-    path = project.history(report, name)
-    rows = files.read_csv(path)
-    rows = [row for row in rows if row.get("run") == rows[0].get("run")]
-    try:
-        epochs = np.array([int(row["epoch"]) for row in rows])
-        values = np.array([float(row["val_metric"]) for row in rows])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
-    if not len(rows):
-        raise CrystalmeshError(f"{path}: empty; delete it and run again")
-    return epochs, values
 
 
 def _train_size(result: Result) -> int:

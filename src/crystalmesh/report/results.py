@@ -340,3 +340,65 @@ def benchmarks(project: Project, report: str) -> list[str]:
     params = project.params
     dataset = params.reports[report].dataset
     return [name for name, b in params.benchmarks.items() if b.dataset == dataset]
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What benchmarks/models.py measured in a report's tier of numerics.
+
+    `models` has by model and representation the crystals a second of one thread in training and
+    in prediction; `machine` says where.
+    """
+
+    models: Mapping[str, Mapping[str, float]]
+    machine: str
+
+    @classmethod
+    def load(cls, project: Project, report: str) -> "Speeds":
+        """Raises CrystalmeshError when the file is not what the benchmark writes."""
+        path = project.root / "benchmarks" / "models.json"
+        content = files.read_json(path)
+        try:
+            tier = content["tiers"].get(project.params.numerics(report), {"models": {}})
+            keys = ("train_crystals_per_s", "predict_crystals_per_s")
+            models = {
+                name: {key: float(own[key]) for key in keys} for name, own in tier["models"].items()
+            }
+            return cls(models, f"{content['machine']['processor']}, one thread")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
+
+    def of(self, result: Result) -> Mapping[str, float]:
+        """The two figures of a result's network; empty, where it was not measured."""
+        return self.models.get(f"{result.experiment.model} {result.experiment.representation}", {})
+
+    def hours(self, project: Project, report: str, result: Result) -> float:
+        """CPU hours of the training of one network of a result that was measured.
+
+        Epochs times crystals over the speed; of what other networks teach it, nothing is counted.
+        """
+        epochs = len(history(project, report, result.name)[0])
+        crystals = len(result.train) + validated(project, result)
+        return crystals * epochs / self.of(result)["train_crystals_per_s"] / 3600
+
+
+def validated(project: Project, result: Result) -> int:
+    """Validation crystals of an experiment's first fold that `refit` trains on too."""
+    return len(splits.select(project, result.experiment).val) if result.experiment.refit else 0
+
+
+def history(
+    project: Project, report: str, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Epochs and validation metrics of an experiment, of its first network."""
+    path = project.history(report, name)
+    rows = files.read_csv(path)
+    rows = [row for row in rows if row.get("run") == rows[0].get("run")]
+    try:
+        epochs = np.array([int(row["epoch"]) for row in rows])
+        values = np.array([float(row["val_metric"]) for row in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+    if not len(rows):
+        raise CrystalmeshError(f"{path}: empty; delete it and run again")
+    return epochs, values

@@ -571,14 +571,12 @@ def ablations_table(
             Column("crystals/s, training"),
         ),
     )  # fmt: skip
-    tiers = files.read_json(project.root / "benchmarks" / "models.json")["tiers"]
-    speeds = tiers.get(params.numerics(report), {}).get("models", {})
+    speeds = results.Speeds.load(project, report)
 
     def line(rows: Mapping[str, Result], base: Mapping[str, Result]) -> None:
         first = next(iter(rows.values()))
         e = first.experiment
-        key = f"{e.model} {e.representation}"
-        speed = speeds.get(key, {}).get("train_crystals_per_s")
+        speed = speeds.of(first).get("train_crystals_per_s")
         cells = [params.models[e.model].title]
         for name, task in tasks.items():
             if name not in rows:
@@ -708,15 +706,23 @@ def matbench_table(
         for task, name in official.items()
     }
     printed = [task for task, rows in ours.items() if any(r.experiment.fold == "all" for r in rows)]
-    columns = [Column("algorithm", left=True), Column("train", "crystals a fold")]
+    speeds = results.Speeds.load(project, report)
+    columns = [
+        Column("algorithm", left=True),
+        Column("train", "crystals a fold"),
+        Column("training", "CPU minutes a fold"),
+    ]
     for name in printed:
         group = f"{tasks[name].title} / {unit(tasks[name])}"
         columns += [Column("all folds", group), Column("± folds", group), Column("fold 0", group)]
-    keys = ("task", "algorithm", "n_train", "n_all", "mae_all", "folds_std", "mae_fold_0")
+    keys = (
+        "task", "algorithm", "n_train", "cpu_minutes", "n_all", "mae_all", "folds_std",
+        "mae_fold_0",
+    )  # fmt: skip
     table = Table("matbench", keys, columns)
     lines: list[tuple[float, list[str]]] = []
     for algorithm in sorted({one for block in blocks.values() for one in block}):
-        cells = [str(published["algorithms"].get(algorithm, algorithm)), NONE]
+        cells = [str(published["algorithms"].get(algorithm, algorithm)), NONE, NONE]
         order = math.inf
         for name, block in blocks.items():
             if algorithm not in block:
@@ -724,7 +730,7 @@ def matbench_table(
             else:
                 own = block[algorithm]
                 values = [own["mae_all"], _deviation(own["folds"]), own["folds"][0]]
-                table.add([name, algorithm, None, own["n_all"], *values], None)
+                table.add([name, algorithm, None, None, own["n_all"], *values], None)
             if name in printed:
                 cells += [shown(value, tasks[name], 4) for value in values]
                 order = min(order, values[0] or math.inf) if name == printed[0] else order
@@ -735,8 +741,12 @@ def matbench_table(
         all_folds = first.experiment.fold == "all"
         for together in (False, True)[: 2 if members > 1 and all_folds else 1]:
             own = "this work" + (f", ensemble of {members}" if together else "")
-            seen = trained + (_validated(project, first) if first.experiment.refit else 0)
+            seen = trained + results.validated(project, first)
+            minutes = _minutes(project, report, first, speeds)
+            if minutes is not None and together:
+                minutes *= members
             cells = [f"{results.title(project, first)} ({own})", count(seen)]
+            cells.append(NONE if minutes is None else f"{minutes:.1f}")
             order = math.inf
             for name in printed:
                 values = [None] * 3
@@ -751,7 +761,7 @@ def matbench_table(
                         values = [None, None, float(by_fold[0])]
                     n_all = len(r.test) if r.experiment.fold == "all" else None
                     key = f"{own}: {results.title(project, r)}"
-                    table.add([name, key, seen, n_all, *values], None)
+                    table.add([name, key, seen, minutes, n_all, *values], None)
                 cells += [shown(value, tasks[name], 4) for value in values]
                 if name == printed[0]:
                     order = values[0] or values[2] or math.inf
@@ -765,9 +775,13 @@ def matbench_table(
     return table
 
 
-def _validated(project: Project, result: Result) -> int:
-    """Validation crystals of an experiment's first fold, which `refit` trains on too."""
-    return len(splits.select(project, result.experiment).val)
+def _minutes(project: Project, report: str, result: Result, speeds: results.Speeds) -> float | None:
+    """CPU minutes of one training; None where crystals x epochs over a speed would not tell."""
+    if not speeds.of(result) or result.experiment.taught or result.experiment.as_is:
+        return None
+    if project.params.models[result.experiment.model].training is None:  # fitted at once
+        return None
+    return 60 * speeds.hours(project, report, result)
 
 
 def _official(project: Project, result: Result, name: str) -> bool:
