@@ -478,7 +478,8 @@ def _network(project: Project, result: Result) -> bool:
 
 
 def _usual(found: Sequence[Result]) -> list[Result]:
-    """Without the variants that few tasks have, where all methods are too many for a panel."""
+    """Without variants and, where all methods are too many for a panel, those of few tasks."""
+    found = [r for r in found if not r.variant_of]
     tasks = {m: len({r.experiment.task for r in found if r.method == m}) for m in _methods(found)}
     if len(tasks) <= LINES:
         return [*found]
