@@ -98,6 +98,7 @@ def build(project: Project, report: str) -> None:
     published = read_published(project.root / "paper" / "published.yaml")
     numbers: dict[str, Any] = {}
     plain = results.plain(found)
+    speeds = results.Speeds.load(project, report)
     tables = [
         entries_table(project, crystals, numbers),
         labels_table(project, crystals, found),
@@ -106,13 +107,13 @@ def build(project: Project, report: str) -> None:
         equal_table(project, plain, numbers),
         kinds_table(project, plain, numbers),
         complex_table(project, plain, numbers),
-        ablations_table(project, report, found, numbers),
+        ablations_table(project, found, speeds, numbers),
         symmetry_table(project, plain, crystals, numbers),
         models_table(project, plain, crystals, numbers),
         uncertainty_table(project, found, numbers),
         transfer_table(project, plain, numbers),
         repeated_table(project, plain),
-        matbench_table(project, report, plain, published, numbers),
+        matbench_table(project, report, plain, published, speeds, numbers),
         space_groups_table(found, crystals),
         settings_table(project, report, found),
         checksums_table(project, report),
@@ -538,7 +539,7 @@ def complex_table(project: Project, found: Sequence[Result], numbers: dict[str, 
 
 
 def ablations_table(
-    project: Project, report: str, found: Sequence[Result], numbers: dict[str, Any]
+    project: Project, found: Sequence[Result], speeds: results.Speeds, numbers: dict[str, Any]
 ) -> Table:
     """Each variant of a network beside it, on the same crystals; and what training it costs.
 
@@ -571,7 +572,6 @@ def ablations_table(
             Column("crystals/s, training"),
         ),
     )  # fmt: skip
-    speeds = results.Speeds.load(project, report)
 
     def line(rows: Mapping[str, Result], base: Mapping[str, Result]) -> None:
         first = next(iter(rows.values()))
@@ -686,6 +686,7 @@ def matbench_table(
     report: str,
     found: Sequence[Result],
     published: Mapping[str, Any],
+    speeds: results.Speeds,
     numbers: dict[str, Any],
 ) -> Table:
     """Matbench's published algorithms and ours, on the same entries and official folds.
@@ -706,7 +707,6 @@ def matbench_table(
         for task, name in official.items()
     }
     printed = [task for task, rows in ours.items() if any(r.experiment.fold == "all" for r in rows)]
-    speeds = results.Speeds.load(project, report)
     columns = [
         Column("algorithm", left=True),
         Column("train", "crystals a fold"),
