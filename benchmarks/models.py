@@ -1,6 +1,6 @@
 """Crystals a second of every network, in training and in prediction, beside torch-geometric's.
 
-    python benchmarks/models.py [--crystals 256] [--seconds 10] [--tier portable native]
+    python benchmarks/models.py [--crystals 256] [--seconds 10] [--tier portable native] [--add]
 
 Needs the crystals and the official folds of mp_pbe (`crystalmesh crystals mp_pbe`, `crystalmesh
 folds matbench_log_k`); features are taken from their stage where it has run and are made here
@@ -14,7 +14,8 @@ of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cut
 `schnet` is our network on the merged graph, as it is used, and `schnet on all pairs` the same
 network on the edges that torch-geometric gets. A classical model is fitted to the same few crystals
 at once: more of them take it more than proportionally longer. Each tier runs in a process of its
-own; results go to benchmarks/models.json.
+own; results go to benchmarks/models.json. With `--add`, what this file has of this machine is kept
+and only networks that it lacks are measured.
 """
 
 import argparse
@@ -228,12 +229,11 @@ def uses(project: Project) -> Iterator[tuple[str, str, str]]:
         yield title, name, rep
 
 
-def run(project: Project, count: int, seconds: float) -> dict[str, Any]:
-    """All figures of this process's tier."""
+def run(project: Project, count: int, seconds: float, result: dict[str, Any]) -> dict[str, Any]:
+    """All figures of this process's tier; those that `result` has are kept."""
     ids = read_json(project.split(DATASET, SPLIT))[TASK]["0"]["train"][:count]
     crystals = Crystals.load(project.crystals(DATASET))
     chosen = [crystals[crystals.position(name)] for name in ids]
-    result: dict[str, Any] = {"models": {}, "pyg": {}}
 
     def made(name: str) -> tuple[Representation, list[Mapping[str, Any]]]:
         maker = representation(name, project.params.representation(name))
@@ -250,6 +250,8 @@ def run(project: Project, count: int, seconds: float) -> dict[str, Any]:
             print(f"{TIER}: {name}: {', '.join(words)}", flush=True)
 
     for title, name, rep in uses(project):
+        if title in result["models"]:
+            continue
         model: Model = project.params.models[name]
         maker, items = made(rep)
         if model.training is None:
@@ -325,13 +327,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each figure, at least")
     parser.add_argument("--tier", nargs="+", choices=TIERS, default=list(TIERS))
     parser.add_argument("--output", type=Path, default=HERE / "models.json")
+    parser.add_argument("--add", action="store_true", help="keep what the output has")
     parser.add_argument("--only", choices=TIERS, help=argparse.SUPPRESS)  # the process of a tier
     options = parser.parse_args()
     if options.crystals < BATCH:
         parser.error(f"--crystals: at least a batch of {BATCH}")
     if options.only:
         numerics.enforce(options.only)
-        found = run(config.find(Path.cwd()), options.crystals, options.seconds)
+        known = json.loads(options.output.read_text())
+        found = run(config.find(Path.cwd()), options.crystals, options.seconds, known)
         options.output.write_text(json.dumps(found))
         return
     result: dict[str, Any] = {
@@ -341,10 +345,16 @@ def main() -> None:
         "threads": 1,
         "tiers": {},
     }
+    if options.add:
+        known = json.loads(options.output.read_text())
+        if differs := [key for key in result if key != "tiers" and known[key] != result[key]]:
+            parser.error(f"--add: {options.output} is of another {differs[0]}")
+        result = known
     for tier in options.tier:
         part = options.output.with_suffix(f".{tier}.part")
         command = [sys.executable, __file__, f"--only={tier}", f"--output={part}"]
         command += [f"--crystals={options.crystals}", f"--seconds={options.seconds}"]
+        part.write_text(json.dumps(result["tiers"].get(tier, {"models": {}, "pyg": {}})))
         subprocess.run(command, check=True)
         result["tiers"][tier] = json.loads(part.read_text())
         part.unlink()

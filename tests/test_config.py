@@ -31,7 +31,7 @@ def test_our_params_are_valid_and_full() -> None:
             parts += [variant] if variant in said else []
             if experiment.transferred and experiment.pretrained:
                 parts.append("transfer")
-                if experiment.pretrained.name != "e_form-cgcnn-all" and group == "paper":
+                if experiment.pretrained.name.endswith("-10000"):
                     parts.append("10k")
             elif experiment.split == "repeated":
                 parts.append("repeated")

@@ -1,5 +1,6 @@
 """Tables as CSV and JSON, and the numbers of the prose."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,8 @@ def test_a_report_of_one_cgcnn_and_no_benchmark(make: Maker) -> None:
     assert rows(project, "main")[0]["mesh"] == ""
 
 
-ON_COMPLEX = {"representation": "complex.orbits", "members": 3}
+ONE = {"representation": "complex.orbits"}
+ON_COMPLEX = ONE | {"members": 3}
 READ = {"representation": "automorphisms.complex"}
 
 
@@ -219,16 +221,26 @@ def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
     project = make(
         experiments={
             "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
-            "log_k-complex-60": ("log_k", "complex", 60, ON_COMPLEX),
+            "log_k-complex-60": ("log_k", "complex", 60, ONE),
             "log_k-complex_narrow-60": ("log_k", "complex_narrow", 60, ON_COMPLEX),
             "log_k-complex_cells-80": ("log_k", "complex_cells", 80, ON_COMPLEX),
+            "log_k-complex-transfer-60": (
+                "log_k", "complex", 60,
+                ONE | {"pretrained": {"group": "toy", "name": "log_k-complex-60"}},
+            ),
         },
         benchmark=False,
-    )
+    )  # fmt: skip
     tables.build(project, "toy")
     metrics = {r.name: r for r in results.load(project, "toy")}
     own, graph = metrics["log_k-complex-60"], metrics["log_k-cgcnn-60"]
-    (row,) = rows(project, "complex")
+    row, again = rows(project, "complex")
+    once = len(results.history(project, "toy", own.name)[0])
+    assert [r["epochs"] for r in (row, again)] == [str(once), str(2 * once)]
+    assert row["epochs_cgcnn"] == str(once)
+    printed = cells(project, "complex")
+    assert printed[1][1] == f"{printed[0][1]}, warm restart"
+    assert printed[1][-2:] == [f"{once} + {once}", str(once)]
     assert float(row["ratio"]) == pytest.approx(own.value / graph.value)
     assert float(row["low"]) < float(row["difference"]) < float(row["high"])
     base, narrow = rows(project, "ablations")  # the one on 80 crystals has nothing beside it
@@ -241,7 +253,7 @@ def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
     assert [row["train_crystals_per_s"] for row in (base, narrow)] == ["100.0"] * 2
     # variants are in no other comparison, but among all experiments
     assert {row["model"] for row in rows(project, "models")} == {"cgcnn", "complex", "constant"}
-    assert len(rows(project, "experiments")) == 4
+    assert len(rows(project, "experiments")) == 5
 
 
 def test_wrong_space_groups_are_explained(make: Maker) -> None:
@@ -273,13 +285,22 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
             "log_k-complex-bench": (
                 "log_k", "complex", "all",
                 ON_COMPLEX | {"split": "bench_log_k", "fold": "all", "refit": True},
-            )
+            ),
+            "log_k-complex_taught-bench": (
+                "log_k", "complex_taught", "all",
+                ONE | {
+                    "split": "bench_log_k", "fold": "all", "refit": True,
+                    "pretrained": {"group": "toy", "name": "log_k-complex-bench"},
+                    "taught": {"atoms": 8, "batch_size": 5, "weight": 1.0},
+                    "training": {"batch_size": 10},
+                },
+            ),
         },
     )  # fmt: skip
     published.evaluate(project, "toy", "bench_log_k")
     tables.build(project, "toy")
-    (own,) = results.load(project, "toy")
-    single, together = (
+    own = results.load(project, "toy")[0]
+    single, together, taught = (
         row for row in rows(project, "matbench") if row["algorithm"].startswith("this work")
     )
     assert together["algorithm"].startswith("this work, ensemble of 3")
@@ -291,6 +312,9 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     epochs = len(results.history(project, "toy", own.name)[0])
     assert float(single["cpu_minutes"]) == pytest.approx(int(single["n_train"]) * epochs / 6000)
     assert float(together["cpu_minutes"]) == pytest.approx(3 * float(single["cpu_minutes"]))
+    learned = int(taught["n_train"]) + 5 * math.ceil(int(taught["n_train"]) / 10)
+    minutes = float(together["cpu_minutes"]) + learned * epochs / 6000
+    assert float(taught["cpu_minutes"]) == pytest.approx(minutes)
 
 
 def test_a_mesh_without_its_equal(make: Maker) -> None:

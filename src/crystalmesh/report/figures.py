@@ -245,7 +245,7 @@ def accuracy(
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for result in shared:
-        hours = speeds.hours(project, report, result)
+        hours = speeds.hours(project, report, result.name)
         value = float(result.of_members().mean())
         marker, colour = looks.marker(result), looks.colour(result)
         for ax, x in zip(axes, (hours, speeds.of(result)["predict_crystals_per_s"]), strict=True):

@@ -181,8 +181,11 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
 def title(project: Project, result: Result) -> str:
     """The method in words."""
     name = project.params.models[result.experiment.model].title
-    if result.experiment.transferred:
-        name = f"TL-{name}"
+    if result.experiment.transferred and (source := result.experiment.pretrained):
+        first = project.params.experiment(source.group, source.name)
+        same = ("task", "dataset", "split", "fold", "size")
+        again = all(getattr(first, key) == getattr(result.experiment, key) for key in same)
+        name = f"{name}, warm restart" if again else f"TL-{name}"  # Loshchilov & Hutter, ICLR 2017
     module, _, variant = result.experiment.representation.partition(".")
     # said where the model itself does not tell it
     said = {"canonical": "canonical", "primitive": "primitive cell", "copies": "2 × 2 × 2 cells"}
@@ -372,19 +375,37 @@ class Speeds:
         """The two figures of a result's network; empty, where it was not measured."""
         return self.models.get(f"{result.experiment.model} {result.experiment.representation}", {})
 
-    def hours(self, project: Project, report: str, result: Result) -> float:
-        """CPU hours of the training of one network of a result that was measured.
+    def hours(self, project: Project, group: str, name: str) -> float:
+        """CPU hours of the training of one network of an experiment that was measured.
 
-        Epochs times crystals over the speed; of what other networks teach it, nothing is counted.
+        Epochs times crystals over the speed. A taught network sees its teachers' crystals too, as
+        if these were as large as its own, and its teachers had to be trained.
         """
-        epochs = len(history(project, report, result.name)[0])
-        crystals = len(result.train) + validated(project, result)
-        return crystals * epochs / self.of(result)["train_crystals_per_s"] / 3600
+        experiment = project.params.experiment(group, name)
+        parts = splits.select(project, experiment)
+        crystals = len(parts.train) + (len(parts.val) if experiment.refit else 0)
+        hours = 0.0
+        if (taught := experiment.taught) and (source := experiment.pretrained):
+            steps = math.ceil(crystals / project.params.training(experiment).batch_size)
+            crystals += steps * taught.batch_size
+            teachers = project.params.experiment(source.group, source.name).members or 1
+            hours = teachers * self.hours(project, source.group, source.name)
+        epochs = len(history(project, group, name)[0])
+        speed = self.models[f"{experiment.model} {experiment.representation}"]
+        return hours + crystals * epochs / speed["train_crystals_per_s"] / 3600
 
 
 def validated(project: Project, result: Result) -> int:
     """Validation crystals of an experiment's first fold that `refit` trains on too."""
     return len(splits.select(project, result.experiment).val) if result.experiment.refit else 0
+
+
+def trainings(project: Project, group: str, name: str) -> list[int]:
+    """Epochs of the trainings that led to an experiment's network, those it started from first."""
+    experiment = project.params.experiment(group, name)
+    source = None if experiment.taught else experiment.pretrained
+    before = trainings(project, source.group, source.name) if source else []
+    return before if experiment.as_is else [*before, len(history(project, group, name)[0])]
 
 
 def history(

@@ -106,7 +106,7 @@ def build(project: Project, report: str) -> None:
         experiments_table(project, found, metrics, crystals),
         equal_table(project, plain, numbers),
         kinds_table(project, plain, numbers),
-        complex_table(project, plain, numbers),
+        complex_table(project, report, plain, numbers),
         ablations_table(project, found, speeds, numbers),
         symmetry_table(project, plain, crystals, numbers),
         models_table(project, plain, crystals, numbers),
@@ -494,12 +494,14 @@ def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, An
 COMPLEX = ("complex.", "automorphisms.")  # what is read off the periodic complex itself
 
 
-def complex_table(project: Project, found: Sequence[Result], numbers: dict[str, Any]) -> Table:
+def complex_table(
+    project: Project, report: str, found: Sequence[Result], numbers: dict[str, Any]
+) -> Table:
     """The networks on the complex beside CGCNN on exactly their training and test crystals."""
     table = Table(
         "complex",
         ("task", "model", "n_train", "n_test", "complex", "cgcnn", "ratio", "difference", "low",
-         "high", "unit"),
+         "high", "unit", "epochs", "epochs_cgcnn"),
         (
             Column("task and metric", left=True),
             Column("network", left=True),
@@ -509,6 +511,8 @@ def complex_table(project: Project, found: Sequence[Result], numbers: dict[str, 
             Column("CGCNN", "test metric"),
             Column("complex / CGCNN", "error"),
             Column("interval", "complex – CGCNN"),
+            Column("complex", "epochs"),
+            Column("CGCNN", "epochs"),
         ),
     )  # fmt: skip
     for own in (r for r in found if r.experiment.representation.startswith(COMPLEX)):
@@ -523,14 +527,16 @@ def complex_table(project: Project, found: Sequence[Result], numbers: dict[str, 
         errors = [100 - value if classes else value for value in values]
         ratio = errors[0] / errors[1] if errors[1] else math.inf
         sizes = [len(own.train), len(own.test)]
+        epochs = [results.trainings(project, report, r.name) for r in (own, cgcnn)]
         table.add(
             [
                 own.experiment.task, own.experiment.model, *sizes, *values, ratio,
-                float(difference.mean()), low, high, unit(task),
+                float(difference.mean()), low, high, unit(task), *map(sum, epochs),
             ],
             [
                 heading(task), results.title(project, own), *map(count, sizes),
                 *(shown(v, task, 4) for v in values), f"{ratio:.2f}", span(low, high, task, 4),
+                *(" + ".join(map(str, e)) for e in epochs),
             ],
         )  # fmt: skip
     numbers["complex"] = bool(table.rows)
@@ -777,11 +783,11 @@ def matbench_table(
 
 def _minutes(project: Project, report: str, result: Result, speeds: results.Speeds) -> float | None:
     """CPU minutes of one training; None where crystals x epochs over a speed would not tell."""
-    if not speeds.of(result) or result.experiment.taught or result.experiment.as_is:
+    if not speeds.of(result) or result.experiment.as_is:
         return None
     if project.params.models[result.experiment.model].training is None:  # fitted at once
         return None
-    return 60 * speeds.hours(project, report, result)
+    return 60 * speeds.hours(project, report, result.name)
 
 
 def _official(project: Project, result: Result, name: str) -> bool:
