@@ -382,6 +382,8 @@ class Speeds:
         if these were as large as its own, and its teachers had to be trained.
         """
         experiment = project.params.experiment(group, name)
+        if experiment.as_is and experiment.pretrained:
+            return self.hours(project, experiment.pretrained.group, experiment.pretrained.name)
         parts = splits.select(project, experiment)
         crystals = len(parts.train) + (len(parts.val) if experiment.refit else 0)
         hours = 0.0

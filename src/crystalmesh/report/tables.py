@@ -783,7 +783,7 @@ def matbench_table(
 
 def _minutes(project: Project, report: str, result: Result, speeds: results.Speeds) -> float | None:
     """CPU minutes of one training; None where crystals x epochs over a speed would not tell."""
-    if not speeds.of(result) or result.experiment.as_is:
+    if not speeds.of(result):
         return None
     if project.params.models[result.experiment.model].training is None:  # fitted at once
         return None
