@@ -345,10 +345,10 @@ def main() -> None:
         "threads": 1,
         "tiers": {},
     }
-    if options.add:
+    if options.add and options.output.exists():
         known = json.loads(options.output.read_text())
         if differs := [key for key in result if key != "tiers" and known[key] != result[key]]:
-            parser.error(f"--add: {options.output} is of another {differs[0]}")
+            parser.error(f"--add: `{differs[0]}` of {options.output} differs; run without --add")
         result = known
     for tier in options.tier:
         part = options.output.with_suffix(f".{tier}.part")

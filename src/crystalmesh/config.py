@@ -230,6 +230,11 @@ class Experiment(Settings):
         return self.fold == "all" or self.members is not None
 
     @property
+    def trained(self) -> tuple[str, str, str | int, str | int]:
+        """Dataset, split, fold and size: experiments that share these saw the same crystals."""
+        return self.dataset, self.split, self.fold, self.size
+
+    @property
     def transferred(self) -> bool:
         """Whether its training starts from what another has learned."""
         return self.pretrained is not None and not (self.as_is or self.taught)

@@ -256,6 +256,24 @@ def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
     assert len(rows(project, "experiments")) == 5
 
 
+def test_a_network_read_at_another_output_costs_what_it_cost_once(make: Maker) -> None:
+    source = {"group": "toy", "name": "log_k-complex-60"}
+    read = ONE | {"beside": ["log_k"], "pretrained": source, "as_is": True}
+    project = make(
+        experiments={
+            "log_k-complex-60": ("log_k", "complex", 60, ONE | {"beside": ["log_g"]}),
+            "log_g-complex-60": ("log_g", "complex", 60, read),
+        },
+        benchmark=False,
+    )
+    speeds = results.Speeds.load(project, "toy")
+    names = ("log_k-complex-60", "log_g-complex-60")
+    first, again = (speeds.hours(project, "toy", name) for name in names)
+    assert first == again > 0
+    first_epochs, again_epochs = (results.trainings(project, "toy", name) for name in names)
+    assert first_epochs == again_epochs
+
+
 def test_wrong_space_groups_are_explained(make: Maker) -> None:
     """All crystals are rock salt, whatever their made-up label: of the others it is told why."""
     project = make(

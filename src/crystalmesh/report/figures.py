@@ -237,7 +237,7 @@ def accuracy(
     shared = [
         r
         for r in results.same_crystals(found)
-        if r.task.kind == "regression" and speeds.of(r) and not r.variant_of
+        if r.task.kind == "regression" and speeds.of(r.experiment) and not r.variant_of
     ]
     if not shared:
         return None
@@ -248,7 +248,8 @@ def accuracy(
         hours = speeds.hours(project, report, result.name)
         value = float(result.of_members().mean())
         marker, colour = looks.marker(result), looks.colour(result)
-        for ax, x in zip(axes, (hours, speeds.of(result)["predict_crystals_per_s"]), strict=True):
+        speed = speeds.of(result.experiment)["predict_crystals_per_s"]
+        for ax, x in zip(axes, (hours, speed), strict=True):
             ax.plot(
                 [x],
                 [value],

@@ -62,9 +62,8 @@ class Result:
 
     @property
     def trained(self) -> tuple[str, str, str | int, str | int]:
-        """Dataset, split, fold and size: experiments that share these saw the same crystals."""
-        e = self.experiment
-        return e.dataset, e.split, e.fold, e.size
+        """What its experiment was trained on."""
+        return self.experiment.trained
 
     @property
     def mesh(self) -> bool:
@@ -183,8 +182,7 @@ def title(project: Project, result: Result) -> str:
     name = project.params.models[result.experiment.model].title
     if result.experiment.transferred and (source := result.experiment.pretrained):
         first = project.params.experiment(source.group, source.name)
-        same = ("task", "dataset", "split", "fold", "size")
-        again = all(getattr(first, key) == getattr(result.experiment, key) for key in same)
+        again = (first.task, first.trained) == (result.experiment.task, result.trained)
         name = f"{name}, warm restart" if again else f"TL-{name}"  # Loshchilov & Hutter, ICLR 2017
     module, _, variant = result.experiment.representation.partition(".")
     # said where the model itself does not tell it
@@ -371,21 +369,21 @@ class Speeds:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
 
-    def of(self, result: Result) -> Mapping[str, float]:
-        """The two figures of a result's network; empty, where it was not measured."""
-        return self.models.get(f"{result.experiment.model} {result.experiment.representation}", {})
+    def of(self, experiment: Experiment) -> Mapping[str, float]:
+        """The two figures of an experiment's network; empty, where it was not measured."""
+        return self.models.get(f"{experiment.model} {experiment.representation}", {})
 
     def hours(self, project: Project, group: str, name: str) -> float:
         """CPU hours of the training of one network of an experiment that was measured.
 
         Epochs times crystals over the speed. A taught network sees its teachers' crystals too, as
-        if these were as large as its own, and its teachers had to be trained.
+        if these were as large as its own, and its teachers had to be trained; networks that are
+        read at another output (`as_is`) cost what they cost once.
         """
         experiment = project.params.experiment(group, name)
         if experiment.as_is and experiment.pretrained:
             return self.hours(project, experiment.pretrained.group, experiment.pretrained.name)
-        parts = splits.select(project, experiment)
-        crystals = len(parts.train) + (len(parts.val) if experiment.refit else 0)
+        crystals = len(splits.select(project, experiment).train) + validated(project, experiment)
         hours = 0.0
         if (taught := experiment.taught) and (source := experiment.pretrained):
             steps = math.ceil(crystals / project.params.training(experiment).batch_size)
@@ -393,13 +391,12 @@ class Speeds:
             teachers = project.params.experiment(source.group, source.name).members or 1
             hours = teachers * self.hours(project, source.group, source.name)
         epochs = len(history(project, group, name)[0])
-        speed = self.models[f"{experiment.model} {experiment.representation}"]
-        return hours + crystals * epochs / speed["train_crystals_per_s"] / 3600
+        return hours + crystals * epochs / self.of(experiment)["train_crystals_per_s"] / 3600
 
 
-def validated(project: Project, result: Result) -> int:
+def validated(project: Project, experiment: Experiment) -> int:
     """Validation crystals of an experiment's first fold that `refit` trains on too."""
-    return len(splits.select(project, result.experiment).val) if result.experiment.refit else 0
+    return len(splits.select(project, experiment).val) if experiment.refit else 0
 
 
 def trainings(project: Project, group: str, name: str) -> list[int]:

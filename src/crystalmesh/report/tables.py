@@ -582,7 +582,7 @@ def ablations_table(
     def line(rows: Mapping[str, Result], base: Mapping[str, Result]) -> None:
         first = next(iter(rows.values()))
         e = first.experiment
-        speed = speeds.of(first).get("train_crystals_per_s")
+        speed = speeds.of(first.experiment).get("train_crystals_per_s")
         cells = [params.models[e.model].title]
         for name, task in tasks.items():
             if name not in rows:
@@ -747,7 +747,7 @@ def matbench_table(
         all_folds = first.experiment.fold == "all"
         for together in (False, True)[: 2 if members > 1 and all_folds else 1]:
             own = "this work" + (f", ensemble of {members}" if together else "")
-            seen = trained + results.validated(project, first)
+            seen = trained + results.validated(project, first.experiment)
             minutes = _minutes(project, report, first, speeds)
             if minutes is not None and together:
                 minutes *= members
@@ -783,7 +783,7 @@ def matbench_table(
 
 def _minutes(project: Project, report: str, result: Result, speeds: results.Speeds) -> float | None:
     """CPU minutes of one training; None where crystals x epochs over a speed would not tell."""
-    if not speeds.of(result):
+    if not speeds.of(result.experiment):
         return None
     if project.params.models[result.experiment.model].training is None:  # fitted at once
         return None
