@@ -13,9 +13,10 @@ torch-geometric's CGCNN is built from its CGConv with the widths, neighbours, Ga
 of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cutoff as edges;
 `schnet` is our network on the merged graph, as it is used, and `schnet on all pairs` the same
 network on the edges that torch-geometric gets. A classical model is fitted to the same few crystals
-at once: more of them take it more than proportionally longer. Each tier runs in a process of its
-own; results go to benchmarks/models.json. With `--add`, what this file has of this machine is kept
-and only networks that it lacks are measured.
+at once: more of them take it more than proportionally longer. Models that are the same network and
+differ in their training only are measured once. Each tier runs in a process of its own; results go
+to benchmarks/models.json. With `--add`, what this file has of this machine is kept and only
+networks that it lacks are measured.
 """
 
 import argparse
@@ -249,10 +250,15 @@ def run(project: Project, count: int, seconds: float, result: dict[str, Any]) ->
             words = [f"{key.partition('_')[0]} {value:.0f}/s" for key, value in row.items()]
             print(f"{TIER}: {name}: {', '.join(words)}", flush=True)
 
+    measured: dict[str, str] = {}  # networks that only their training tells apart are measured once
     for title, name, rep in uses(project):
+        model: Model = project.params.models[name]
+        first = measured.setdefault(f"{model.architecture} {model.network} {rep}", title)
         if title in result["models"]:
             continue
-        model: Model = project.params.models[name]
+        if first in result["models"]:
+            result["models"][title] = result["models"][first]
+            continue
         maker, items = made(rep)
         if model.training is None:
             found = {title: fitted(model, maker, items, crystals, ids, seconds)}

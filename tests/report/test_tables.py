@@ -310,7 +310,7 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
                     "split": "bench_log_k", "fold": "all", "refit": True,
                     "pretrained": {"group": "toy", "name": "log_k-complex-bench"},
                     "taught": {"atoms": 8, "batch_size": 5, "weight": 1.0},
-                    "training": {"batch_size": 10},
+                    "training": {"batch_size": 10}, "members": 2,
                 },
             ),
         },
@@ -318,7 +318,7 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     published.evaluate(project, "toy", "bench_log_k")
     tables.build(project, "toy")
     own = results.load(project, "toy")[0]
-    single, together, taught = (
+    single, together, taught, both = (
         row for row in rows(project, "matbench") if row["algorithm"].startswith("this work")
     )
     assert together["algorithm"].startswith("this work, ensemble of 3")
@@ -331,8 +331,10 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     assert float(single["cpu_minutes"]) == pytest.approx(int(single["n_train"]) * epochs / 6000)
     assert float(together["cpu_minutes"]) == pytest.approx(3 * float(single["cpu_minutes"]))
     learned = int(taught["n_train"]) + 5 * math.ceil(int(taught["n_train"]) / 10)
-    minutes = float(together["cpu_minutes"]) + learned * epochs / 6000
-    assert float(taught["cpu_minutes"]) == pytest.approx(minutes)
+    teachers, minutes = float(together["cpu_minutes"]), learned * epochs / 6000
+    assert float(taught["cpu_minutes"]) == pytest.approx(teachers + minutes)
+    # two that are taught by the same networks pay for these once
+    assert float(both["cpu_minutes"]) == pytest.approx(teachers + 2 * minutes)
 
 
 def test_a_mesh_without_its_equal(make: Maker) -> None:

@@ -373,25 +373,26 @@ class Speeds:
         """The two figures of an experiment's network; empty, where it was not measured."""
         return self.models.get(f"{experiment.model} {experiment.representation}", {})
 
-    def hours(self, project: Project, group: str, name: str) -> float:
-        """CPU hours of the training of one network of an experiment that was measured.
+    def hours(self, project: Project, group: str, name: str, networks: int = 1) -> float:
+        """CPU hours of the training of `networks` networks of an experiment that was measured.
 
         Epochs times crystals over the speed. A taught network sees its teachers' crystals too, as
-        if these were as large as its own, and its teachers had to be trained; networks that are
-        read at another output (`as_is`) cost what they cost once.
+        if these were as large as its own, and its teachers had to be trained, once for all that
+        they teach; networks that are read at another output (`as_is`) cost what they cost once.
         """
         experiment = project.params.experiment(group, name)
-        if experiment.as_is and experiment.pretrained:
-            return self.hours(project, experiment.pretrained.group, experiment.pretrained.name)
+        source = experiment.pretrained
+        if experiment.as_is and source:
+            return self.hours(project, source.group, source.name, networks)
         crystals = len(splits.select(project, experiment).train) + validated(project, experiment)
         hours = 0.0
-        if (taught := experiment.taught) and (source := experiment.pretrained):
+        if (taught := experiment.taught) and source:
             steps = math.ceil(crystals / project.params.training(experiment).batch_size)
             crystals += steps * taught.batch_size
             teachers = project.params.experiment(source.group, source.name).members or 1
-            hours = teachers * self.hours(project, source.group, source.name)
-        epochs = len(history(project, group, name)[0])
-        return hours + crystals * epochs / self.of(experiment)["train_crystals_per_s"] / 3600
+            hours = self.hours(project, source.group, source.name, teachers)
+        seen = networks * crystals * len(history(project, group, name)[0])
+        return hours + seen / self.of(experiment)["train_crystals_per_s"] / 3600
 
 
 def validated(project: Project, experiment: Experiment) -> int:

@@ -748,9 +748,7 @@ def matbench_table(
         for together in (False, True)[: 2 if members > 1 and all_folds else 1]:
             own = "this work" + (f", ensemble of {members}" if together else "")
             seen = trained + results.validated(project, first.experiment)
-            minutes = _minutes(project, report, first, speeds)
-            if minutes is not None and together:
-                minutes *= members
+            minutes = _minutes(project, report, first, speeds, members if together else 1)
             cells = [f"{results.title(project, first)} ({own})", count(seen)]
             cells.append(NONE if minutes is None else f"{minutes:.1f}")
             order = math.inf
@@ -781,13 +779,15 @@ def matbench_table(
     return table
 
 
-def _minutes(project: Project, report: str, result: Result, speeds: results.Speeds) -> float | None:
-    """CPU minutes of one training; None where crystals x epochs over a speed would not tell."""
+def _minutes(
+    project: Project, report: str, result: Result, speeds: results.Speeds, networks: int = 1
+) -> float | None:
+    """CPU minutes of trainings; None where crystals x epochs over a speed would not tell."""
     if not speeds.of(result.experiment):
         return None
     if project.params.models[result.experiment.model].training is None:  # fitted at once
         return None
-    return 60 * speeds.hours(project, report, result.name)
+    return 60 * speeds.hours(project, report, result.name, networks)
 
 
 def _official(project: Project, result: Result, name: str) -> bool:
