@@ -49,6 +49,7 @@ from crystalmesh.config import Model, Project  # noqa: E402
 from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
 from crystalmesh.files import read_json  # noqa: E402
 from crystalmesh.models import classical, network  # noqa: E402
+from crystalmesh.models.layers import cut  # noqa: E402
 from crystalmesh.represent import Representation, representation  # noqa: E402
 from crystalmesh.represent.atoms import FEATURES, table  # noqa: E402
 from crystalmesh.represent.graph import pairs  # noqa: E402
@@ -87,7 +88,7 @@ class GeometricCgcnn(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         atoms = self.embedding(self.vectors[batch["numbers"]])
         step = batch["edge_distance"][:, None] - self.centres
-        edges = torch.exp(-((step / self.width) ** 2))
+        edges = cut(torch.exp(-((step / self.width) ** 2)))
         for layer in self.convolutions:
             atoms = F.softplus(layer(atoms, batch["edge_index"], edges))
         pooled = F.softplus(self.pooled(F.softplus(self.pool(atoms, batch["crystal"]))))

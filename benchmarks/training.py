@@ -181,6 +181,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     project = config.find(Path.cwd())
     from crystalmesh.models import network
+    from crystalmesh.models.layers import cut
     from crystalmesh.represent.atoms import table
 
     vectors = torch.from_numpy(table())
@@ -198,7 +199,9 @@ def main() -> None:
     centres, width = torch.linspace(0, 8, 41), settings["gaussian_step"]
     for batch in batches:
         batch["vectors"] = vectors[batch["numbers"]]
-        batch["gaussians"] = torch.exp(-(((batch["distance"][..., None] - centres) / width) ** 2))
+        batch["gaussians"] = cut(
+            torch.exp(-(((batch["distance"][..., None] - centres) / width) ** 2))
+        )
     crystals = sum(len(b["pointer"]) - 1 for b in batches)
     edges = sum(b["neighbour"].numel() for b in batches)
     atom, layers = settings["atom"], settings["convolutions"]

@@ -175,6 +175,10 @@ class Taught(Settings):
     atoms: Count = Field(description="of the largest cell; larger crystals cost more than they say")
     batch_size: Count = Field(description="of these crystals, beside each batch of labelled ones")
     weight: Positive = Field(description="of their loss, where that of labelled ones has 1")
+    substituted: Count | None = Field(
+        default=None,
+        description="crystals made of each training crystal by similar elements, beside them",
+    )
 
 
 class Experiment(Settings):
@@ -681,9 +685,9 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
     if source := experiment.pretrained:
         first = params.experiment(source.group, source.name)
         one, other = (params.models[e.model] for e in (first, experiment))
-        if (one.architecture, one.network, first.representation) != (
-            other.architecture, other.network, experiment.representation,
-        ):  # fmt: skip
+        same = (one.architecture, one.network) == (other.architecture, other.network)
+        # one that is taught starts anew: it may be another network, on the same inputs
+        if first.representation != experiment.representation or not (same or experiment.taught):
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} is of another model or"
                 " representation"
@@ -694,6 +698,12 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
             _check_same(where, experiment, first, (*SHARED, "split", "size", "task", "beside"))
             if params.tasks[first.task].kind == "classification":
                 raise CrystalmeshError(f"params.yaml: {where}.taught: not of classes")
+            if experiment.taught.substituted and not experiment.representation.startswith(
+                "complex."
+            ):
+                raise CrystalmeshError(
+                    f"params.yaml: {where}.taught.substituted: needs a representation complex.*"
+                )
         elif first.several:
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"

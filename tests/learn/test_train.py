@@ -10,24 +10,17 @@ import pytest
 
 from crystalmesh import config
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, splits
+from crystalmesh.data import splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_note, read_tensors
 from crystalmesh.learn import batches
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.learn.evaluate import classification, evaluate, regression
 from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs, predict
-from crystalmesh.learn.train import Learner, Lessons, train
+from crystalmesh.learn.train import Learner, train
 from crystalmesh.represent import store
 
 EXPERIMENTS = ["log_k-cgcnn", "log_k-mesh", "space_group-cgcnn"]
-
-
-@pytest.fixture
-def ready(project: Project) -> Project:
-    for key in project.params.features:
-        store.build(project, key, 1)
-    return project
 
 
 def outputs(project: Project, name: str) -> dict[str, bytes]:
@@ -128,29 +121,6 @@ def stopped_and_resumed(project: Project, name: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         train(project, "demo", name)
     train(project, "demo", name)
-
-
-@pytest.fixture
-def averaged(ready: Project, tree: dict[str, Any]) -> Project:
-    """One network for two tasks on the complex, the running mean of whose weights is kept."""
-    tree["representations"]["complex"] = {"orbits": {"symprec": 0.01, "tolerance": 0.001}}
-    block = tree["features"]["tiny-graph_cgcnn"] | {"representation": "complex.orbits"}
-    tree["features"]["tiny-complex_orbits"] = block
-    training = tree["models"]["cgcnn"]["training"] | {"ema": 0.9, "loss": "l1"}
-    tree["models"]["complex"] = {
-        "title": "complex",
-        "architecture": "complex",
-        "network": {"width": 8, "layers": 2},
-        "training": training,
-    }
-    experiments = tree["experiments"]["demo"]
-    one = experiments["log_k-cgcnn"] | {"representation": "complex.orbits", "model": "complex"}
-    experiments["log_k-complex"] = one | {"beside": ["e_form"]}
-    experiments["space_group-complex"] = one | {"task": "space_group", "beside": ["e_form"]}
-    (ready.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(ready.root)
-    store.build(project, "tiny-complex_orbits", 1)
-    return project
 
 
 @pytest.mark.parametrize("name", ["log_k-complex", "space_group-complex"])
@@ -307,90 +277,6 @@ def test_what_cannot_be_taken(
 ) -> None:
     with pytest.raises(CrystalmeshError, match=message):
         taking(averaged, tree, **changes)
-
-
-@pytest.fixture
-def pupil(averaged: Project, tree: dict[str, Any]) -> Project:
-    """An experiment that another one teaches, on the crystals whose modulus is out of range."""
-    moduli = crystals.Crystals.load(averaged.crystals("tiny")).labels["k_vrh"]
-    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
-    experiments = tree["experiments"]["demo"]
-    own = experiments["log_k-complex"]
-    taught = {"atoms": 3, "batch_size": 4, "weight": 0.5}
-    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
-    tree["transfer"] = {"demo": {"log_k-taught": own | source | {"taught": taught}}}
-    (averaged.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(averaged.root)
-    crystals.build(project, "tiny", 1)
-    splits.build(project, "tiny-60-20-20")
-    store.build(project, "tiny-complex_orbits", 1)
-    train(project, "demo", "log_k-complex")
-    return project
-
-
-def test_a_network_is_taught_on_crystals_without_labels(
-    pupil: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "log_k-taught"
-    sample = Sample.load(pupil, pupil.params.experiment("demo", name))
-    assert sample.pool is not None
-    assert len(sample.pool.ids) == 9
-    assert not set(sample.pool.ids) & {*sample.train.ids, *sample.val.ids, *sample.test.ids}
-    train(pupil, "demo", name)
-    expected = outputs(pupil, name)
-    plain, own = (read_tensors(pupil.checkpoint("demo", one)) for one in ("log_k-complex", name))
-    assert not np.array_equal(plain["out.weight"], own["out.weight"])
-    stopped_and_resumed(pupil, name, monkeypatch)
-    assert outputs(pupil, name) == expected
-
-
-def test_lessons_are_what_the_teacher_says_and_all_crystals_get_their_turn(pupil: Project) -> None:
-    experiment = pupil.params.experiment("demo", "log_k-taught")
-    sample = Sample.load(pupil, experiment)
-    assert sample.pool is not None
-    assert experiment.taught is not None
-    net = Checkpoint.load(pupil, "demo", "log_k-complex").network("", 2)
-    said = forward(net, inputs(sample, sample.pool))
-    lessons = Lessons(sample, said, experiment.taught)
-    order = lessons.order((1, 2, 3))
-    assert sorted(order) == list(range(9))
-    assert order.tolist() == lessons.order((1, 2, 3)).tolist() != lessons.order((1, 3, 3)).tolist()
-    for step in range(3):  # the teacher has nothing to learn, one who is off by 2 much
-        assert float(lessons.loss(net, order, step).detach()) == pytest.approx(0, abs=1e-5)
-        other = Lessons(sample, said + 2, experiment.taught)
-        assert float(other.loss(net, order, step).detach()) == pytest.approx(0.5 * 2, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"split": "other"}, "log_k-taught.split: not as in the experiment"),
-        ({"pretrained": None}, "log_k-taught.taught: needs `pretrained`"),
-        ({"as_is": True}, "log_k-taught.taught: with `as_is`"),
-    ],
-)
-def test_who_cannot_be_taught(
-    pupil: Project, tree: dict[str, Any], changes: dict[str, Any], message: str
-) -> None:
-    split = tree["splits"]["tiny-60-20-20"]
-    tree["splits"]["tiny-other"] = split | {"split": "other", "seed": 7}
-    own = tree["transfer"]["demo"].pop("log_k-taught") | changes
-    place = tree["transfer"]["demo"] if own["pretrained"] else tree["experiments"]["demo"]
-    place["log_k-taught"] = own
-    (pupil.root / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(CrystalmeshError, match=message):
-        config.load(pupil.root)
-
-
-def test_without_unlabelled_crystals_nothing_can_be_taught(
-    averaged: Project, tree: dict[str, Any]
-) -> None:
-    project = taking(
-        averaged, tree, task="log_k", beside=["e_form"], as_is=None,
-        taught={"atoms": 3, "batch_size": 4, "weight": 0.5},
-    )  # fmt: skip
-    with pytest.raises(CrystalmeshError, match="no crystal of tiny without bulk modulus"):
-        Sample.load(project, project.params.experiment("demo", "e_form-complex"))
 
 
 def test_seed_and_learning_rate_matter(ready: Project, tree: dict[str, Any]) -> None:

@@ -256,6 +256,29 @@ def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
     assert len(rows(project, "experiments")) == 5
 
 
+def test_the_complex_is_beside_the_longest_training_of_cgcnn(make: Maker) -> None:
+    source = {"pretrained": {"group": "toy", "name": "log_k-cgcnn-60"}}
+    project = make(
+        experiments={
+            "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
+            "log_k-cgcnn-transfer-60": ("log_k", "cgcnn", 60, source),
+            "log_g-cgcnn-60": ("log_g", "cgcnn", 60),
+            # from another task: not the same training gone on
+            "log_g-cgcnn-transfer-60": ("log_g", "cgcnn", 60, source),
+            "log_k-complex-60": ("log_k", "complex", 60, ONE),
+            "log_g-complex-60": ("log_g", "complex", 60, ONE),
+        },
+        benchmark=False,
+    )  # fmt: skip
+    tables.build(project, "toy")
+    metrics = {r.name: r for r in results.load(project, "toy")}
+    once = len(results.history(project, "toy", "log_k-cgcnn-60")[0])
+    found = {row["task"]: row for row in rows(project, "complex")}
+    assert float(found["log_k"]["cgcnn"]) == metrics["log_k-cgcnn-transfer-60"].value
+    assert found["log_k"]["epochs_cgcnn"] == str(2 * once)
+    assert float(found["log_g"]["cgcnn"]) == metrics["log_g-cgcnn-60"].value
+
+
 def test_a_network_read_at_another_output_costs_what_it_cost_once(make: Maker) -> None:
     source = {"group": "toy", "name": "log_k-complex-60"}
     read = ONE | {"beside": ["log_k"], "pretrained": source, "as_is": True}

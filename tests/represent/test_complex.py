@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.complex import VARIANTS, collate
+from crystalmesh.represent.complex import VARIANTS, collate, exchanged
 from tests.represent.test_tessellation import KNOWN, random_crystal, unimodular
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001}
@@ -173,3 +173,26 @@ def test_too_few_neighbours_are_told() -> None:
     lonely = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 1.0})
     with pytest.raises(CrystalmeshError, match=r"fewer than 12 neighbours within 1\.0 Angstrom"):
         lonely.build(some(1, "random"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(**CRYSTALS, factor=st.floats(0.8, 1.25))
+def test_an_exchange_of_elements_is_what_is_built_of_the_new_crystal(
+    seed: int, name: str, factor: float
+) -> None:
+    one = some(seed, name)
+    elements = np.arange(101)
+    elements[ELEMENTS] = ELEMENTS[1:] + ELEMENTS[:1]
+    new = Crystal("x", "X", one.lattice * factor, elements[one.numbers], one.frac)
+    built, changed = ORBITS.build(new), exchanged(ORBITS.build(one), elements, factor)
+    assert built.keys() == changed.keys()
+    for key, values in built.items():
+        assert values.dtype == changed[key].dtype
+        assert len(values) == len(changed[key])
+        if key.endswith("_size"):  # the total over the parts: their order may be another
+            many = key.replace("size", "many")
+            ours, theirs = (
+                one[many].astype(float) @ one[key].astype(float) for one in (changed, built)
+            )
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert sorted(built["numbers"]) == sorted(changed["numbers"])

@@ -1,6 +1,6 @@
 """What trainer and predictor share: the parts of a run as batches of tensors, and its targets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Sample:
     test: Part
     calibration: Part
     pool: Part | None  # crystals without labels, if the experiment is taught by them
-    features: Features
+    features: Mapping[str, Mapping[str, NDArray[Any]]]
     maker: Representation
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Sample":

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalmesh import numerics, provenance
-from crystalmesh.config import Experiment, Project, Task, Taught, Training
+from crystalmesh.config import Experiment, Project, Task, Training
 from crystalmesh.data import splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import (
@@ -44,6 +44,7 @@ from crystalmesh.files import (
     write_tensors,
 )
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
+from crystalmesh.learn.lessons import Lessons, lessons
 from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
 from crystalmesh.models import classical, network
 from crystalmesh.models.processes import counted, gathered, rank, several
@@ -73,37 +74,6 @@ class Devices:
 ONE = Devices()
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """What other networks say of crystals without labels (distillation: Hinton, Vinyals, Dean,
-    arXiv:1503.02531, 2015; on unlabelled data: Xie et al., CVPR 2020).
-
-    Attributes:
-        sample: whose `pool` these crystals are.
-        outputs: f32 [p, outputs], one row a crystal, scaled as the network's own outputs are.
-        taught: how many of them at a time, and what they count.
-    """
-
-    sample: Sample
-    outputs: Tensor
-    taught: Taught
-
-    def order(self, seed: Sequence[int]) -> NDArray[np.int64]:
-        """The crystals' order in an epoch."""
-        return np.random.default_rng(list(seed)).permutation(len(self.outputs))
-
-    def loss(self, net: nn.Module, order: NDArray[np.int64], step: int) -> Tensor:
-        """Weighted L1 error of a network on the crystals of a step."""
-        assert self.sample.pool is not None
-        size = self.taught.batch_size
-        rows = order[(step * size + np.arange(size)) % len(order)]
-        ids = self.sample.pool.ids
-        batch = self.sample.maker.collate([self.sample.features[ids[row]] for row in rows])
-        device = next(net.parameters()).device
-        outputs = net({key: value.to(device) for key, value in batch.items()})
-        return self.taught.weight * F.l1_loss(outputs, self.outputs[rows].to(device))
-
-
 class Learner(pl.LightningModule):
     """A network with its loss, optimiser and whole-set validation metric.
 
@@ -112,7 +82,7 @@ class Learner(pl.LightningModule):
         task: what it predicts.
         training: how it is trained.
         sample: what it learns from.
-        lessons: what it is taught by other networks, if it is.
+        taught: what other networks teach it, if they do.
         seed: of the order of batches and of dropout; both are drawn anew from (seed, epoch) each
             epoch, so that a resumed training goes on as if it had not stopped.
     """
@@ -124,11 +94,11 @@ class Learner(pl.LightningModule):
         training: Training,
         sample: Sample,
         seed: int,
-        lessons: Lessons | None = None,
+        taught: Lessons | None = None,
     ) -> None:
         super().__init__()
         self.net, self.task, self.training_settings = net, task, training
-        self.sample, self.seed, self.lessons = sample, seed, lessons
+        self.sample, self.seed, self.lessons = sample, seed, taught
         self._lesson_order = np.zeros(0, dtype=np.int64)
         targets = sample.train.targets
         scaled = training.standardise and task.kind == "regression"
@@ -354,9 +324,9 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    lessons = _lessons(project, experiment, sample, known, fold)
+                    taught = lessons(project, experiment, sample, known, fold)
                     run = _fit(
-                        project, experiment, sample, seed, own, label, start, devices, lessons
+                        project, experiment, sample, seed, own, label, start, devices, taught
                     )
                 if multiple and rank() == 0:
                     for path in own.glob("*.ckpt"):
@@ -431,7 +401,7 @@ def _fit(
     label: str,
     start: Mapping[str, Tensor],
     devices: Devices,
-    lessons: Lessons | None,
+    taught: Lessons | None,
 ) -> Run:
     """Train one network by gradients."""
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
@@ -444,7 +414,7 @@ def _fit(
     torch.manual_seed(seed)
     net = network(model.architecture, model.network, project.params.outputs(experiment))
     transfer(net, start)
-    learner = Learner(net, task, training, sample, seed, lessons)
+    learner = Learner(net, task, training, sample, seed, taught)
     best = ModelCheckpoint(
         scratch,
         filename="best",
@@ -547,28 +517,6 @@ def _known(project: Project, experiment: Experiment) -> Checkpoint | None:
     if experiment.pretrained is None or experiment.transferred:
         return None
     return Checkpoint.load(project, experiment.pretrained.group, experiment.pretrained.name)
-
-
-def _lessons(
-    project: Project,
-    experiment: Experiment,
-    sample: Sample,
-    known: Checkpoint | None,
-    fold: str,
-) -> Lessons | None:
-    """What the networks of a fold say on the mean of the crystals without labels."""
-    if known is None or experiment.pretrained is None or experiment.taught is None:
-        return None
-    assert sample.pool is not None
-    source = project.params.experiment(experiment.pretrained.group, experiment.pretrained.name)
-    said = [
-        forward(
-            known.network(place(source, fold, member), project.params.outputs(source)),
-            inputs(sample, sample.pool),
-        )
-        for member in range(source.members or 1)
-    ]
-    return Lessons(sample, torch.stack(said).mean(dim=0), experiment.taught)
 
 
 def _taken(

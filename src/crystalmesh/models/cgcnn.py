@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
-from crystalmesh.models.layers import BatchNorm, update_running
+from crystalmesh.models.layers import BatchNorm, cut, update_running
 from crystalmesh.models.processes import averaged, counted, summed
 from crystalmesh.represent.atoms import FEATURES, table
 
@@ -167,7 +167,7 @@ class Network(nn.Module):
         pointer, neighbour = batch["pointer"], batch["neighbour"]
         atoms = self.embedding(self.elements)[batch["numbers"]]  # [n, a]
         step = batch["distance"][..., None] - self.centres
-        edges = torch.exp(-((step / self.width) ** 2))  # [n, k, g]
+        edges = cut(torch.exp(-((step / self.width) ** 2)))  # [n, k, g]
         for convolution in self.convolutions:
             atoms = convolution(atoms, edges, neighbour)
         counts = pointer.diff()

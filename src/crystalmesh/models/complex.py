@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
+from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import table
 from crystalmesh.represent.descriptors import elemental, magpie
 
@@ -55,7 +56,7 @@ class Gaussians(nn.Module):
         self.factor = -0.5 * ((n - 1) / (high - low)) ** 2
 
     def forward(self, x: Float[Tensor, " r"]) -> Float[Tensor, "r n"]:
-        return torch.exp(self.factor * (x[:, None] - self.centres.to(x.dtype)) ** 2)
+        return cut(torch.exp(self.factor * (x[:, None] - self.centres.to(x.dtype)) ** 2))
 
 
 class Messages(torch.autograd.Function):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
+from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import ELEMENTS, FEATURES, table
 
 
@@ -149,7 +150,7 @@ class Network(nn.Module):
         weight = self.embedding.weight if self.elements is None else self.embedding(self.elements)
         atoms = weight.index_select(0, batch["numbers"] - 1)  # [n, a]
         distance = batch["distance"].to(atoms.dtype)[:, None]  # [g, 1]
-        gaussians = torch.exp(-self.gamma * (distance - self.centres) ** 2)  # [g, b]
+        gaussians = cut(torch.exp(-self.gamma * (distance - self.centres) ** 2))  # [g, b]
         fade = 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1.0)
         for interaction in self.interactions:
             atoms = interaction(atoms, gaussians, fade, batch)

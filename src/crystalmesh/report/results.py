@@ -180,16 +180,26 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
 def title(project: Project, result: Result) -> str:
     """The method in words."""
     name = project.params.models[result.experiment.model].title
-    if result.experiment.transferred and (source := result.experiment.pretrained):
-        first = project.params.experiment(source.group, source.name)
-        again = (first.task, first.trained) == (result.experiment.task, result.trained)
-        name = f"{name}, warm restart" if again else f"TL-{name}"  # Loshchilov & Hutter, ICLR 2017
+    if result.experiment.transferred:
+        name = f"{name}, warm restart" if restarted(project, result) else f"TL-{name}"
     module, _, variant = result.experiment.representation.partition(".")
     # said where the model itself does not tell it
     said = {"canonical": "canonical", "primitive": "primitive cell", "copies": "2 × 2 × 2 cells"}
     if module == "descriptors":
         said = {"composition": "composition", "structure": "composition and structure"}
     return f"{name}, {said[variant]}" if variant in said else name
+
+
+def restarted(project: Project, result: Result) -> bool:
+    """Whether its training went on from one on the same task and crystals, by a warm restart.
+
+    Source: Loshchilov & Hutter, ICLR 2017.
+    """
+    source = result.experiment.pretrained
+    if source is None or not result.experiment.transferred:
+        return False
+    first = project.params.experiment(source.group, source.name)
+    return (first.task, first.trained) == (result.experiment.task, result.trained)
 
 
 def largest(results: Sequence[Result], task: str, representation: str) -> Result | None:
@@ -224,6 +234,19 @@ def equal(results: Sequence[Result], one: Result, representation: str) -> Result
         and _parts(r) == _parts(one)
     ]
     return min(candidates, key=lambda r: r.experiment.model != one.experiment.model, default=None)
+
+
+def longest(project: Project, group: str, results: Sequence[Result], one: Result) -> Result:
+    """Of the trainings of a network on the same crystals, warm restarts too, the longest."""
+    candidates = [
+        r
+        for r in results
+        if (r.experiment.model, r.experiment.representation)
+        == (one.experiment.model, one.experiment.representation)
+        and (not r.experiment.transferred or restarted(project, r))
+        and _parts(r) == _parts(one)
+    ]
+    return max(candidates, key=lambda r: sum(trainings(project, group, r.name)))
 
 
 def same_crystals(results: Sequence[Result]) -> list[Result]:

@@ -232,6 +232,32 @@ def describe(
     return result | {"hinges": rows, "hinges_count": count, "hinges_angle": _f32(angles)}
 
 
+POWERS = {  # of a length, in the columns
+    "atoms_size": 3, "edges_size": [1, 0, 2], "faces_size": [2, 1], "cells_size": [3, 1],
+}  # fmt: skip
+
+
+def exchanged(
+    item: Mapping[str, NDArray[Any]], elements: Int[NDArray[Any], " z"], stretch: float
+) -> dict[str, NDArray[Any]]:
+    """The complex of a crystal with other elements, all its lengths multiplied.
+
+    Exact where the exchange keeps elements apart; where two become one, parts may be held several
+    times that are now the same, which no network on the complex tells.
+
+    Args:
+        item: arrays of `describe`.
+        elements: the new atomic number for each old one.
+        stretch: factor.
+    """
+    # Products, as a power may round on another machine in another way.
+    by = np.array([1.0, stretch, stretch * stretch, stretch * stretch * stretch])
+    changed = {
+        key: (item[key] * by[np.array(power)]).astype(np.float32) for key, power in POWERS.items()
+    }
+    return {**item, **changed, "numbers": elements[item["numbers"]].astype(np.uint8)}
+
+
 PARTS = {"atoms": "numbers", "edges": "edges_many", "faces": "faces_many", "cells": "cells_many"}
 BORDERS = {  # which parts the columns name
     "edges_ends": ("atoms", "atoms"),

@@ -228,9 +228,10 @@ def elemental() -> Floats:
     return np.array([[0.0] * len(rows[0]), *([float(cell or 0) for cell in row] for row in rows)])
 
 
-def _column(name: str) -> Floats:
-    column: Floats = magpie()[:, PROPERTIES.index(name)]
-    return column
+def column(name: str) -> Floats:
+    """One of Magpie's `PROPERTIES`: [101], row = atomic number."""
+    values: Floats = magpie()[:, PROPERTIES.index(name)]
+    return values
 
 
 def _composition(numbers: NDArray[np.integer[Any]]) -> Floats:
@@ -271,10 +272,10 @@ def _bulk(crystal: Crystal) -> Floats:
     """From "volume" to "volume_ratio": [5]."""
     n = len(crystal.numbers)
     volume = _volume(crystal.lattice) / n
-    radius = _column("CovalentRadius")[crystal.numbers] / 100
+    radius = column("CovalentRadius")[crystal.numbers] / 100
     spheres = float((4 / 3 * math.pi * radius * radius * radius).sum()) / n
     weight, electrons, elements = (
-        float(_column(name)[crystal.numbers].sum()) / n
+        float(column(name)[crystal.numbers].sum()) / n
         for name in ("AtomicWeight", "NValence", "GSvolume_pa")
     )
     return np.array(
@@ -354,7 +355,7 @@ def _fade(ratio: Floats) -> Floats:
 def _neighbours(crystal: Crystal) -> Floats:
     """`ATOMIC` by `OVER_ATOMS`, then the pair distribution: [36 + 19]."""
     n, numbers = len(crystal.numbers), crystal.numbers
-    radius = _column("CovalentRadius")[numbers] / 100
+    radius = column("CovalentRadius")[numbers] / 100
     unit = math.cbrt(_volume(crystal.lattice) / n)
     # Written out, as BLAS may round on another machine in another way.
     x, y, z = crystal.lattice
@@ -390,7 +391,7 @@ def _neighbours(crystal: Crystal) -> Floats:
         gather(weight * distance) / coordination,
     ]
     for name in DIFFERENCES:
-        value = _column(name)[numbers]
+        value = column(name)[numbers]
         atomic.append(gather(weight * np.abs(value[i] - value[j])) / coordination)
     statistics = []
     for values in atomic:

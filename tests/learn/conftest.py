@@ -1,0 +1,40 @@
+"""Projects whose features are made, for all tests of learning."""
+
+import json
+from typing import Any
+
+import pytest
+
+from crystalmesh import config
+from crystalmesh.config import Project
+from crystalmesh.represent import store
+
+
+@pytest.fixture
+def ready(project: Project) -> Project:
+    for key in project.params.features:
+        store.build(project, key, 1)
+    return project
+
+
+@pytest.fixture
+def averaged(ready: Project, tree: dict[str, Any]) -> Project:
+    """One network for two tasks on the complex, the running mean of whose weights is kept."""
+    tree["representations"]["complex"] = {"orbits": {"symprec": 0.01, "tolerance": 0.001}}
+    block = tree["features"]["tiny-graph_cgcnn"] | {"representation": "complex.orbits"}
+    tree["features"]["tiny-complex_orbits"] = block
+    training = tree["models"]["cgcnn"]["training"] | {"ema": 0.9, "loss": "l1"}
+    tree["models"]["complex"] = {
+        "title": "complex",
+        "architecture": "complex",
+        "network": {"width": 8, "layers": 2},
+        "training": training,
+    }
+    experiments = tree["experiments"]["demo"]
+    one = experiments["log_k-cgcnn"] | {"representation": "complex.orbits", "model": "complex"}
+    experiments["log_k-complex"] = one | {"beside": ["e_form"]}
+    experiments["space_group-complex"] = one | {"task": "space_group", "beside": ["e_form"]}
+    (ready.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(ready.root)
+    store.build(project, "tiny-complex_orbits", 1)
+    return project

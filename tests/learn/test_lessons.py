@@ -1,0 +1,187 @@
+"""What networks learn from others: on which crystals, and that it is what the others say."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crystalmesh import config
+from crystalmesh.config import Project
+from crystalmesh.data import crystals, splits
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.files import read_tensors
+from crystalmesh.learn.batches import Sample
+from crystalmesh.learn.lessons import Lessons, lessons, substituted
+from crystalmesh.learn.predict import Checkpoint, forward, inputs
+from crystalmesh.learn.train import train
+from crystalmesh.represent import store
+from tests.learn.test_train import outputs, stopped_and_resumed, taking
+
+
+@pytest.fixture
+def pupil(averaged: Project, tree: dict[str, Any]) -> Project:
+    """An experiment that another one teaches, on the crystals whose modulus is out of range."""
+    moduli = crystals.Crystals.load(averaged.crystals("tiny")).labels["k_vrh"]
+    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
+    experiments = tree["experiments"]["demo"]
+    own = experiments["log_k-complex"]
+    taught = {"atoms": 3, "batch_size": 4, "weight": 0.5}
+    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
+    tree["transfer"] = {"demo": {"log_k-taught": own | source | {"taught": taught}}}
+    (averaged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(averaged.root)
+    crystals.build(project, "tiny", 1)
+    splits.build(project, "tiny-60-20-20")
+    store.build(project, "tiny-complex_orbits", 1)
+    train(project, "demo", "log_k-complex")
+    return project
+
+
+def test_a_network_is_taught_on_crystals_without_labels(
+    pupil: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "log_k-taught"
+    sample = Sample.load(pupil, pupil.params.experiment("demo", name))
+    assert sample.pool is not None
+    assert len(sample.pool.ids) == 9
+    assert not set(sample.pool.ids) & {*sample.train.ids, *sample.val.ids, *sample.test.ids}
+    train(pupil, "demo", name)
+    expected = outputs(pupil, name)
+    plain, own = (read_tensors(pupil.checkpoint("demo", one)) for one in ("log_k-complex", name))
+    assert not np.array_equal(plain["out.weight"], own["out.weight"])
+    stopped_and_resumed(pupil, name, monkeypatch)
+    assert outputs(pupil, name) == expected
+
+
+def test_lessons_are_what_the_teacher_says_and_all_crystals_get_their_turn(pupil: Project) -> None:
+    experiment = pupil.params.experiment("demo", "log_k-taught")
+    sample = Sample.load(pupil, experiment)
+    assert sample.pool is not None
+    assert experiment.taught is not None
+    net = Checkpoint.load(pupil, "demo", "log_k-complex").network("", 2)
+    said = forward(net, inputs(sample, sample.pool))
+    lessons = Lessons(sample, said, experiment.taught)
+    order = lessons.order((1, 2, 3))
+    assert sorted(order) == list(range(9))
+    assert order.tolist() == lessons.order((1, 2, 3)).tolist() != lessons.order((1, 3, 3)).tolist()
+    for step in range(3):  # the teacher has nothing to learn, one who is off by 2 much
+        assert float(lessons.loss(net, order, step).detach()) == pytest.approx(0, abs=1e-5)
+        other = Lessons(sample, said + 2, experiment.taught)
+        assert float(other.loss(net, order, step).detach()) == pytest.approx(0.5 * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "other"}, "log_k-taught.split: not as in the experiment"),
+        ({"pretrained": None}, "log_k-taught.taught: needs `pretrained`"),
+        ({"as_is": True}, "log_k-taught.taught: with `as_is`"),
+    ],
+)
+def test_who_cannot_be_taught(
+    pupil: Project, tree: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    split = tree["splits"]["tiny-60-20-20"]
+    tree["splits"]["tiny-other"] = split | {"split": "other", "seed": 7}
+    own = tree["transfer"]["demo"].pop("log_k-taught") | changes
+    place = tree["transfer"]["demo"] if own["pretrained"] else tree["experiments"]["demo"]
+    place["log_k-taught"] = own
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=message):
+        config.load(pupil.root)
+
+
+def test_without_unlabelled_crystals_nothing_can_be_taught(
+    averaged: Project, tree: dict[str, Any]
+) -> None:
+    project = taking(
+        averaged, tree, task="log_k", beside=["e_form"], as_is=None,
+        taught={"atoms": 3, "batch_size": 4, "weight": 0.5},
+    )  # fmt: skip
+    with pytest.raises(CrystalmeshError, match="no crystal of tiny without bulk modulus"):
+        Sample.load(project, project.params.experiment("demo", "e_form-complex"))
+
+
+def test_substituted_crystals_have_similar_elements_of_training_crystals(pupil: Project) -> None:
+    sample = Sample.load(pupil, pupil.params.experiment("demo", "log_k-taught"))
+    more = substituted(sample, 2, 0)
+    assert sample.pool is not None
+    assert more.pool is not None
+    before, train_ids = len(sample.pool.ids), sample.train.ids
+    assert more.pool.ids[:before] == sample.pool.ids
+    new = more.pool.ids[before:]
+    assert [one.partition(" ")[0] for one in new] == [one for one in train_ids for _ in range(2)]
+    assert len(set(new)) == len(new) == len(more.pool.formulas) - before
+    assert np.isnan(more.pool.targets).all()
+    seen = {int(z) for one in train_ids for z in sample.features[one]["numbers"]}
+    changed = 0
+    for one in new:
+        item, source = more.features[one], sample.features[one.partition(" ")[0]]
+        assert set(item["numbers"].tolist()) <= seen
+        changed += not np.array_equal(item["numbers"], source["numbers"])
+        # equal sites stay equal, lengths grow alike
+        assert len(np.unique(np.stack([source["numbers"], item["numbers"]]), axis=1).T) == len(
+            np.unique(source["numbers"])
+        )
+        factors = item["edges_size"][:, 0] / source["edges_size"][:, 0]
+        assert np.ptp(factors) < 1e-5
+    assert changed > len(new) / 2
+    again, other = substituted(sample, 2, 0).features, substituted(sample, 2, 1).features
+    for i in new:
+        assert np.array_equal(again[i]["numbers"], more.features[i]["numbers"])
+        assert not np.array_equal(other[i]["edges_size"], more.features[i]["edges_size"])
+
+
+def test_lessons_on_substituted_crystals(
+    pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "log_k-taught"
+    train(pupil, "demo", name)
+    without = outputs(pupil, name)
+    tree["transfer"]["demo"][name]["taught"]["substituted"] = 3
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(pupil.root)
+    experiment = project.params.experiment("demo", name)
+    sample = Sample.load(project, experiment)
+    assert sample.pool is not None
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    taught = lessons(project, experiment, sample, known, "")
+    assert taught is not None
+    assert taught.sample.pool is not None
+    assert len(taught.outputs) == len(sample.pool.ids) + 3 * len(sample.train.ids)
+    said = forward(known.network("", 2), inputs(taught.sample, taught.sample.pool))
+    assert torch.equal(taught.outputs, said)
+    train(project, "demo", name)
+    expected = outputs(project, name)
+    assert expected != without
+    stopped_and_resumed(project, name, monkeypatch)
+    assert outputs(project, name) == expected
+
+
+def test_a_taught_network_may_be_another_than_its_teacher(
+    pupil: Project, tree: dict[str, Any]
+) -> None:
+    model = tree["models"]["complex"]
+    tree["models"]["wide"] = model | {"network": model["network"] | {"width": 12}}
+    own = tree["transfer"]["demo"]["log_k-taught"]
+    own["model"] = "wide"
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(pupil.root)
+    train(project, "demo", "log_k-taught")
+    assert read_tensors(project.checkpoint("demo", "log_k-taught"))["out.weight"].shape[1] > 8
+    del own["taught"]  # but no weights are taken into another network
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match="of another model or representation"):
+        config.load(pupil.root)
+
+
+def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) -> None:
+    graph = {"representation": "graph.cgcnn", "model": "cgcnn"}
+    tree["experiments"]["demo"]["log_k-complex"] |= graph
+    taught = tree["transfer"]["demo"]["log_k-taught"]
+    taught |= graph | {"taught": taught["taught"] | {"substituted": 1}}
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"taught\.substituted: needs a representation"):
+        config.load(pupil.root)
