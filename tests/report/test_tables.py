@@ -102,6 +102,11 @@ def test_matbench_has_published_and_ours(finished: Project) -> None:
     epochs = len(results.history(finished, "toy", bench.name)[0])
     minutes = len(bench.train) * epochs / 100 / 60  # at the toy's 100 crystals a second
     assert float(own[0]["cpu_minutes"]) == pytest.approx(minutes)
+    numbers = files.read_json(finished.results("toy") / "tables" / "numbers.json")
+    assert numbers["log_k.matbench.ours"] == printed[0][3] == f"{bench.value:.4f}"
+    assert numbers["log_k.matbench.ours.title"] == "CGCNN"
+    assert numbers["log_k.matbench.theirs"] == "0.2500"
+    assert numbers["log_k.matbench.theirs.title"] == "close"
 
 
 def test_models_has_every_model_of_the_shared_crystals(finished: Project) -> None:
@@ -277,6 +282,9 @@ def test_the_complex_is_beside_the_longest_training_of_cgcnn(make: Maker) -> Non
     assert float(found["log_k"]["cgcnn"]) == metrics["log_k-cgcnn-transfer-60"].value
     assert found["log_k"]["epochs_cgcnn"] == str(2 * once)
     assert float(found["log_g"]["cgcnn"]) == metrics["log_g-cgcnn-60"].value
+    main = {row["task"]: row for row in rows(project, "main")}
+    assert float(main["log_k"]["cgcnn"]) == metrics["log_k-cgcnn-transfer-60"].value
+    assert float(main["log_g"]["cgcnn"]) == metrics["log_g-cgcnn-60"].value
 
 
 def test_a_network_read_at_another_output_costs_what_it_cost_once(make: Maker) -> None:

@@ -102,7 +102,7 @@ def build(project: Project, report: str) -> None:
     tables = [
         entries_table(project, crystals, numbers),
         labels_table(project, crystals, found),
-        main_table(plain, published, numbers),
+        main_table(project, report, plain, published, numbers),
         experiments_table(project, found, metrics, crystals),
         equal_table(project, plain, numbers),
         kinds_table(project, plain, numbers),
@@ -246,7 +246,11 @@ def labels_table(
 
 
 def main_table(
-    found: Sequence[Result], published: Mapping[str, Any], numbers: dict[str, Any]
+    project: Project,
+    report: str,
+    found: Sequence[Result],
+    published: Mapping[str, Any],
+    numbers: dict[str, Any],
 ) -> Table:
     """The study's two result tables as one: its published values and ours, side by side."""
     table = Table(
@@ -279,6 +283,7 @@ def main_table(
             results.largest(found, name, kind)
             for kind in (results.PUBLISHED, results.CANONICAL, results.GRAPH)
         )
+        cgcnn = cgcnn and results.longest(project, report, found, cgcnn)
         same, other = (
             results.equal(found, mesh, kind) if mesh else None
             for kind in (results.CANONICAL, results.GRAPH)
@@ -731,6 +736,8 @@ def matbench_table(
     )  # fmt: skip
     table = Table("matbench", keys, columns)
     lines: list[tuple[float, list[str]]] = []
+    # of one network or one published algorithm, over all folds
+    best: dict[str, list[tuple[float, str]]] = {name: [] for name in printed}
     for algorithm in sorted({one for block in blocks.values() for one in block}):
         cells = [str(published["algorithms"].get(algorithm, algorithm)), NONE, NONE]
         order = math.inf
@@ -770,6 +777,8 @@ def matbench_table(
                     n_all = len(r.test) if r.experiment.fold == "all" else None
                     key = f"{own}: {results.title(project, r)}"
                     table.add([name, key, seen, minutes, n_all, *values], None)
+                    if values[0] is not None and not together:
+                        best[name].append((values[0], results.title(project, r)))
                 cells += [shown(value, tasks[name], 4) for value in values]
                 if name == printed[0]:
                     order = values[0] or values[2] or math.inf
@@ -780,6 +789,14 @@ def matbench_table(
         numbers["matbench.entries"] = count(
             max(own["n_all"] for own in blocks[printed[0]].values())
         )
+    for name in printed:
+        theirs = [(own["mae_all"], key) for key, own in blocks[name].items()]
+        for whose, found_best in (("ours", best[name]), ("theirs", theirs)):
+            if found_best:
+                value, title = min(found_best)
+                title = str(published["algorithms"].get(title, title))
+                numbers[f"{name}.matbench.{whose}"] = shown(value, tasks[name], 4)
+                numbers[f"{name}.matbench.{whose}.title"] = title
     return table
 
 
