@@ -13,7 +13,7 @@ from crystalmesh.data import crystals, splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_tensors
 from crystalmesh.learn.batches import Sample
-from crystalmesh.learn.lessons import Lessons, lessons, substituted
+from crystalmesh.learn.lessons import Lessons, substituted
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
 from crystalmesh.learn.train import train
 from crystalmesh.represent import store
@@ -147,7 +147,7 @@ def test_lessons_on_substituted_crystals(
     sample = Sample.load(project, experiment)
     assert sample.pool is not None
     known = Checkpoint.load(project, "demo", "log_k-complex")
-    taught = lessons(project, experiment, sample, known, "")
+    taught = Lessons.of(project, experiment, sample, known, "")
     assert taught is not None
     assert taught.sample.pool is not None
     assert len(taught.outputs) == len(sample.pool.ids) + 3 * len(sample.train.ids)

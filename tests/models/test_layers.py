@@ -1,4 +1,4 @@
-"""The shared layers: the pooled one is the plain one, only faster."""
+"""The shared layers: the pooled one and the cut Gaussians are the plain ones, only faster."""
 
 from pathlib import Path
 from types import ModuleType

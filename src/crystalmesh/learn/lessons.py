@@ -35,6 +35,32 @@ class Lessons:
     outputs: Tensor
     taught: Taught
 
+    @classmethod
+    def of(
+        cls,
+        project: Project,
+        experiment: Experiment,
+        sample: Sample,
+        known: Checkpoint | None,
+        fold: str,
+    ) -> "Lessons | None":
+        """What the networks of a fold, `known`, say on the mean; None if they do not teach."""
+        taught, teachers = experiment.taught, experiment.pretrained
+        if known is None or teachers is None or taught is None:
+            return None
+        if taught.substituted:
+            sample = substituted(sample, taught.substituted, experiment.seed)
+        assert sample.pool is not None
+        source = project.params.experiment(teachers.group, teachers.name)
+        said = [
+            forward(
+                known.network(place(source, fold, member), project.params.outputs(source)),
+                inputs(sample, sample.pool),
+            )
+            for member in range(source.members or 1)
+        ]
+        return cls(sample, torch.stack(said).mean(dim=0), taught)
+
     def order(self, seed: Sequence[int]) -> NDArray[np.int64]:
         """The crystals' order in an epoch."""
         return np.random.default_rng(list(seed)).permutation(len(self.outputs))
@@ -49,31 +75,6 @@ class Lessons:
         device = next(net.parameters()).device
         outputs = net({key: value.to(device) for key, value in batch.items()})
         return self.taught.weight * F.l1_loss(outputs, self.outputs[rows].to(device))
-
-
-def lessons(
-    project: Project,
-    experiment: Experiment,
-    sample: Sample,
-    known: Checkpoint | None,
-    fold: str,
-) -> Lessons | None:
-    """What the networks of a fold, `known`, say on the mean of crystals without labels."""
-    if known is None or experiment.pretrained is None or experiment.taught is None:
-        return None
-    assert sample.pool is not None
-    if experiment.taught.substituted:
-        sample = substituted(sample, experiment.taught.substituted, experiment.seed)
-    assert sample.pool is not None
-    source = project.params.experiment(experiment.pretrained.group, experiment.pretrained.name)
-    said = [
-        forward(
-            known.network(place(source, fold, member), project.params.outputs(source)),
-            inputs(sample, sample.pool),
-        )
-        for member in range(source.members or 1)
-    ]
-    return Lessons(sample, torch.stack(said).mean(dim=0), experiment.taught)
 
 
 def substituted(sample: Sample, each: int, seed: int) -> Sample:

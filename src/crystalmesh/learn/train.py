@@ -44,7 +44,7 @@ from crystalmesh.files import (
     write_tensors,
 )
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
-from crystalmesh.learn.lessons import Lessons, lessons
+from crystalmesh.learn.lessons import Lessons
 from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
 from crystalmesh.models import classical, network
 from crystalmesh.models.processes import counted, gathered, rank, several
@@ -82,7 +82,7 @@ class Learner(pl.LightningModule):
         task: what it predicts.
         training: how it is trained.
         sample: what it learns from.
-        taught: what other networks teach it, if they do.
+        lessons: what it is taught by other networks, if it is.
         seed: of the order of batches and of dropout; both are drawn anew from (seed, epoch) each
             epoch, so that a resumed training goes on as if it had not stopped.
     """
@@ -94,11 +94,11 @@ class Learner(pl.LightningModule):
         training: Training,
         sample: Sample,
         seed: int,
-        taught: Lessons | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         super().__init__()
         self.net, self.task, self.training_settings = net, task, training
-        self.sample, self.seed, self.lessons = sample, seed, taught
+        self.sample, self.seed, self.lessons = sample, seed, lessons
         self._lesson_order = np.zeros(0, dtype=np.int64)
         targets = sample.train.targets
         scaled = training.standardise and task.kind == "regression"
@@ -324,9 +324,9 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    taught = lessons(project, experiment, sample, known, fold)
+                    lessons = Lessons.of(project, experiment, sample, known, fold)
                     run = _fit(
-                        project, experiment, sample, seed, own, label, start, devices, taught
+                        project, experiment, sample, seed, own, label, start, devices, lessons
                     )
                 if multiple and rank() == 0:
                     for path in own.glob("*.ckpt"):
@@ -401,7 +401,7 @@ def _fit(
     label: str,
     start: Mapping[str, Tensor],
     devices: Devices,
-    taught: Lessons | None,
+    lessons: Lessons | None,
 ) -> Run:
     """Train one network by gradients."""
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
@@ -414,7 +414,7 @@ def _fit(
     torch.manual_seed(seed)
     net = network(model.architecture, model.network, project.params.outputs(experiment))
     transfer(net, start)
-    learner = Learner(net, task, training, sample, seed, taught)
+    learner = Learner(net, task, training, sample, seed, lessons)
     best = ModelCheckpoint(
         scratch,
         filename="best",

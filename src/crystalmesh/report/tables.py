@@ -736,7 +736,7 @@ def matbench_table(
     )  # fmt: skip
     table = Table("matbench", keys, columns)
     lines: list[tuple[float, list[str]]] = []
-    # of one network or one published algorithm, over all folds
+    # of ours, single networks over all folds
     best: dict[str, list[tuple[float, str]]] = {name: [] for name in printed}
     for algorithm in sorted({one for block in blocks.values() for one in block}):
         cells = [str(published["algorithms"].get(algorithm, algorithm)), NONE, NONE]
@@ -790,11 +790,13 @@ def matbench_table(
             max(own["n_all"] for own in blocks[printed[0]].values())
         )
     for name in printed:
-        theirs = [(own["mae_all"], key) for key, own in blocks[name].items()]
-        for whose, found_best in (("ours", best[name]), ("theirs", theirs)):
-            if found_best:
-                value, title = min(found_best)
-                title = str(published["algorithms"].get(title, title))
+        theirs = [
+            (own["mae_all"], str(published["algorithms"].get(algorithm, algorithm)))
+            for algorithm, own in blocks[name].items()
+        ]
+        for whose, candidates in (("ours", best[name]), ("theirs", theirs)):
+            if candidates:
+                value, title = min(candidates)
                 numbers[f"{name}.matbench.{whose}"] = shown(value, tasks[name], 4)
                 numbers[f"{name}.matbench.{whose}.title"] = title
     return table
