@@ -121,6 +121,16 @@ class Features(Settings):
     calibration: bool = False
 
 
+class Restart(Settings):
+    """A second training, from the weights of the first."""
+
+    epochs: Count
+    lr: Positive
+    network: dict[str, Any] = Field(
+        default={}, description="of the network's settings, those that are now others: `dropout`"
+    )
+
+
 class Training(Settings):
     """How a network is trained; see `crystalmesh.learn.train`."""
 
@@ -140,6 +150,11 @@ class Training(Settings):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="decay a step of the running mean of the weights, which is what is published",
+    )
+    restart: Restart | None = Field(
+        default=None,
+        description="once more, from the weights that the last epoch (without `refit` the best"
+        " one) left (warm restart: Loshchilov and Hutter, ICLR 2017)",
     )
 
 

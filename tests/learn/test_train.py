@@ -106,14 +106,16 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert steps == 6 + 2 * per_epoch  # the first epoch was not run again
 
 
-def stopped_and_resumed(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train, die in the sixth step, and train on."""
+def stopped_and_resumed(
+    project: Project, name: str, monkeypatch: pytest.MonkeyPatch, at: int = 6
+) -> None:
+    """Train, die in a step, by default the sixth, and train on."""
     step, steps = Learner.training_step, 0
 
     def dying(self: Learner, *arguments: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps == 6:
+        if steps == at:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
@@ -121,6 +123,56 @@ def stopped_and_resumed(project: Project, name: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         train(project, "demo", name)
     train(project, "demo", name)
+
+
+def restarting(project: Project, tree: dict[str, Any], **network: Any) -> Project:
+    """With an experiment that trains once more, and one that starts from what the first left."""
+    tree["models"]["complex"]["network"] |= {"dropout": 0.2}
+    own = tree["experiments"]["demo"]["log_k-complex"]
+    restart = {"epochs": 2, "lr": 0.001, "network": network}
+    tree["experiments"]["demo"]["log_k-again"] = own | {"training": {"restart": restart}}
+    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
+    tree["transfer"] = {
+        "demo": {"log_k-second": own | source | {"training": {"epochs": 2, "lr": 0.001}}}
+    }
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    return config.load(project.root)
+
+
+def test_a_restart_is_a_second_training_from_the_weights_of_the_first(
+    averaged: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = restarting(averaged, tree)
+    names = ("log_k-complex", "log_k-second", "log_k-again")
+    for name in names:
+        train(project, "demo", name)
+    _, second, again = (read_tensors(project.checkpoint("demo", name)) for name in names)
+    assert all(np.array_equal(again[key], value) for key, value in second.items())
+    rows = [read_csv(project.history("demo", name)) for name in names]
+    assert [row["epoch"] for row in rows[2]] == ["0", "1", "2", "3", "4"]
+    assert [row["val_metric"] for row in rows[2]] == [
+        row["val_metric"] for row in (*rows[0], *rows[1])
+    ]
+    notes = [json.loads(read_note(project.checkpoint("demo", name))) for name in names]
+    assert notes[2]["epochs"] == 5
+    assert notes[2]["best_epoch"] == 3 + notes[1]["best_epoch"]
+    for at in (6, 14):  # in the first training, and in the second
+        expected = outputs(project, names[2])
+        stopped_and_resumed(project, names[2], monkeypatch, at)
+        assert outputs(project, names[2]) == expected
+
+
+def test_a_restart_may_change_what_has_no_weights(averaged: Project, tree: dict[str, Any]) -> None:
+    project = restarting(averaged, tree, dropout=0.0)
+    for name in ("log_k-complex", "log_k-second", "log_k-again"):
+        train(project, "demo", name)
+    second, again = (
+        read_tensors(project.checkpoint("demo", name)) for name in ("log_k-second", "log_k-again")
+    )
+    assert not np.array_equal(again["out.weight"], second["out.weight"])
+    project = restarting(averaged, tree, width=12)
+    with pytest.raises(CrystalmeshError, match=r"restart\.network: changes the sizes of weights"):
+        train(project, "demo", "log_k-again")
 
 
 @pytest.mark.parametrize("name", ["log_k-complex", "space_group-complex"])

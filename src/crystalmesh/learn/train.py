@@ -10,7 +10,8 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                         project, experiment, sample, seed, own, label, start, devices, lessons
                     )
                 if multiple and rank() == 0:
-                    for path in own.glob("*.ckpt"):
+                    for path in own.rglob("*.ckpt"):
                         path.unlink()
                     run.save(own / "done.safetensors")
             runs[prefix] = run
@@ -403,16 +404,66 @@ def _fit(
     devices: Devices,
     lessons: Lessons | None,
 ) -> Run:
-    """Train one network by gradients."""
+    """Train one network by gradients, twice with `restart`."""
+    model, training = project.params.models[experiment.model], project.params.training(experiment)
+    fit = partial(_fit_once, project, experiment, sample, seed, devices, lessons)
+    restart = training.restart
+    if restart is None:
+        return fit(model.network, training, scratch, label, start)
+    network_again = model.network | restart.network
+    sizes = [
+        {key: tuple(value.shape) for key, value in net.state_dict().items()}
+        for net in (
+            network(model.architecture, settings, project.params.outputs(experiment))
+            for settings in (model.network, network_again)
+        )
+    ]
+    if sizes[0] != sizes[1]:
+        raise CrystalmeshError(
+            f"params.yaml: models.{experiment.model}.training.restart.network: changes the sizes of"
+            " weights; leave only what has none, as `dropout`"
+        )
+    kept = scratch / "first.safetensors"
+    first = Run.load(kept)
+    if first is None:
+        first = fit(model.network, training, scratch, label, start)
+        if rank() == 0:
+            first.save(kept)
+    weights = {key: torch.from_numpy(value) for key, value in first.tensors.items()}
+    again = training.model_copy(update={"epochs": restart.epochs, "lr": restart.lr})
+    second = fit(network_again, again, scratch / "restart", f"{label} again", weights)
+    done = len(first.rows)
+    facts = {"epochs": done + len(second.rows), "best_epoch": done + second.facts["best_epoch"]}
+    return replace(
+        second,
+        rows=first.rows + [(done + row[0], *row[1:]) for row in second.rows],
+        facts=second.facts | facts,
+        seconds=first.seconds + second.seconds,
+        cpu_seconds=first.cpu_seconds + second.cpu_seconds,
+    )
+
+
+def _fit_once(
+    project: Project,
+    experiment: Experiment,
+    sample: Sample,
+    seed: int,
+    devices: Devices,
+    lessons: Lessons | None,
+    settings: Mapping[str, Any],
+    training: Training,
+    scratch: Path,
+    label: str,
+    start: Mapping[str, Tensor],
+) -> Run:
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
-    training = project.params.training(experiment)
     fewest = min(training.batch_size, len(sample.train.ids), len(sample.val.ids))
     if devices.processes > 1 and fewest < devices.processes:
         raise CrystalmeshError(
             f"{label}: {devices.processes} processes for {fewest} crystals; use fewer devices"
         )
     torch.manual_seed(seed)
-    net = network(model.architecture, model.network, project.params.outputs(experiment))
+    net = network(model.architecture, settings, project.params.outputs(experiment))
     transfer(net, start)
     learner = Learner(net, task, training, sample, seed, lessons)
     best = ModelCheckpoint(
