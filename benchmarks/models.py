@@ -15,8 +15,8 @@ of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cut
 network on the edges that torch-geometric gets. A classical model is fitted to the same few crystals
 at once: more of them take it more than proportionally longer. Models that are the same network and
 differ in their training only are measured once. Each tier runs in a process of its own; results go
-to benchmarks/models.json. With `--add`, what this file has of this machine is kept and only
-networks that it lacks are measured.
+to benchmarks/models.json. With `--add`, what this file has is kept and only networks that it
+lacks are measured, which must be on the same machine.
 """
 
 import argparse
@@ -231,8 +231,13 @@ def uses(project: Project) -> Iterator[tuple[str, str, str]]:
         yield title, name, rep
 
 
-def run(project: Project, count: int, seconds: float, result: dict[str, Any]) -> dict[str, Any]:
-    """All figures of this process's tier; those that `result` has are kept."""
+def run(
+    project: Project, count: int, seconds: float, result: dict[str, Any], differs: str | None
+) -> dict[str, Any]:
+    """All figures of this process's tier; those that `result` has are kept.
+
+    What `differs` from how those were measured lets nothing be measured beside them.
+    """
     ids = read_json(project.split(DATASET, SPLIT))[TASK]["0"]["train"][:count]
     crystals = Crystals.load(project.crystals(DATASET))
     chosen = [crystals[crystals.position(name)] for name in ids]
@@ -260,6 +265,8 @@ def run(project: Project, count: int, seconds: float, result: dict[str, Any]) ->
         if first in result["models"]:
             result["models"][title] = result["models"][first]
             continue
+        if differs:
+            sys.exit(f"--add: {title} must be measured, and `{differs}` differs; leave out --add")
         maker, items = made(rep)
         if model.training is None:
             found = {title: fitted(model, maker, items, crystals, ids, seconds)}
@@ -336,13 +343,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "models.json")
     parser.add_argument("--add", action="store_true", help="keep what the output has")
     parser.add_argument("--only", choices=TIERS, help=argparse.SUPPRESS)  # the process of a tier
+    parser.add_argument("--differs", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.crystals < BATCH:
         parser.error(f"--crystals: at least a batch of {BATCH}")
     if options.only:
         numerics.enforce(options.only)
         known = json.loads(options.output.read_text())
-        found = run(config.find(Path.cwd()), options.crystals, options.seconds, known)
+        project = config.find(Path.cwd())
+        found = run(project, options.crystals, options.seconds, known, options.differs)
         options.output.write_text(json.dumps(found))
         return
     result: dict[str, Any] = {
@@ -352,17 +361,20 @@ def main() -> None:
         "threads": 1,
         "tiers": {},
     }
+    differs: list[str] = []
     if options.add and options.output.exists():
         known = json.loads(options.output.read_text())
-        if differs := [key for key in result if key != "tiers" and known[key] != result[key]]:
-            parser.error(f"--add: `{differs[0]}` of {options.output} differs; run without --add")
+        differs = [key for key in result if key != "tiers" and known[key] != result[key]]
         result = known
     for tier in options.tier:
         part = options.output.with_suffix(f".{tier}.part")
         command = [sys.executable, __file__, f"--only={tier}", f"--output={part}"]
         command += [f"--crystals={options.crystals}", f"--seconds={options.seconds}"]
+        command += [f"--differs={key}" for key in differs[:1]]
         part.write_text(json.dumps(result["tiers"].get(tier, {"models": {}, "pyg": {}})))
-        subprocess.run(command, check=True)
+        if subprocess.run(command).returncode:
+            part.unlink()
+            sys.exit(1)
         result["tiers"][tier] = json.loads(part.read_text())
         part.unlink()
     options.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_a_maintained_reader_finds_files_and_trainings(root: Path) -> None:
         assert settings == read_json(folder / "cards" / f"{name}.json")["settings"]
         assert action["instrument"]["name"] == "crystalmesh"
     assert read.root_dataset["datePublished"].startswith("20")
+
+
+def test_what_git_leaves_out_is_no_part_of_it(root: Path) -> None:
+    """Whether the file is here or not, so that all who make the report get the same crate."""
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    folder = root / "results" / "demo"
+    left = sorted(f"checkpoints/{path.name}" for path in (folder / "checkpoints").iterdir())[0]
+    (root / ".gitignore").write_text(f"/results/*/{left}\n")
+    for present in (True, False):
+        if not present:
+            (folder / left).unlink()
+        crate.build(config.load(root), "demo")
+        graph = json.loads((folder / crate.METADATA).read_text())["@graph"]
+        assert left not in json.dumps(graph)
+        expected = set(read_json(folder / "ledger.json")["outputs"]) - {left}
+        assert {one["@id"] for one in graph if one["@type"] == "File"} == expected
 
 
 def test_made_again_it_is_the_same(root: Path) -> None:

@@ -9,7 +9,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.model.file import File
 from rocrate.rocrate import ROCrate
 
-from crystalmesh import files
+from crystalmesh import files, provenance
 from crystalmesh.config import Project, lookup
 from crystalmesh.errors import CrystalmeshError
 
@@ -28,9 +28,9 @@ PROCESS_RUN = "https://w3id.org/ro/wfrun/process/0.5"
 def build(project: Project, report: str) -> None:
     """Write ro-crate-metadata.json and README.md of results/<report>.
 
-    The metadata follow RO-Crate and its profile Process Run Crate: every output with its checksum,
-    every training as an action (inputs with checksums, settings, software, device, time) with the
-    files it gave. README.md is a table of the same. Both hold wall times and are not compared.
+    The metadata follow RO-Crate and its profile Process Run Crate: every output that Git does not
+    leave out with its checksum, every training as an action (inputs with checksums, settings,
+    software, device, time) with the files it gave. README.md is a table of the same. Both hold wall times and are not compared.
 
     Raises:
         CrystalmeshError: the ledger or a card is missing or damaged.
@@ -83,7 +83,7 @@ def describe(
             )
         )
         for name, digest in ledger["outputs"].items()
-        if (folder / name).exists()
+        if not provenance.ignored(folder / name)  # a clone does not hold it
     }
     inputs = {
         name: crate.add(_thing(crate, f"../../{name}", "CreativeWork", name=name, sha256=digest))
