@@ -37,7 +37,7 @@ def test_train_predict_evaluate(ready: Project, name: str) -> None:
     assert not any((ready.scratch / "train").iterdir())
     card = read_json(ready.card("demo", name))
     assert card["device"] == "cpu"
-    assert card["train_seconds"] > 0
+    assert {"train_seconds", "cpu_seconds"} < card.keys()
     assert set(card["data"]) > {"data/crystals/tiny/crystals.safetensors"}
 
     predict(ready, "demo", name)

@@ -30,7 +30,8 @@ def build(project: Project, report: str) -> None:
 
     The metadata follow RO-Crate and its profile Process Run Crate: every output that Git does not
     leave out with its checksum, every training as an action (inputs with checksums, settings,
-    software, device, time) with the files it gave. README.md is a table of the same. Both hold wall times and are not compared.
+    software, device, time) with the files it gave. README.md is a table of the same. Both hold wall
+    times and are not compared.
 
     Raises:
         CrystalmeshError: the ledger or a card is missing or damaged.
