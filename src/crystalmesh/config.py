@@ -122,7 +122,11 @@ class Features(Settings):
 
 
 class Restart(Settings):
-    """A second training, from the weights of the first."""
+    """A second training, from the weights of the first.
+
+    As an experiment with `pretrained` does it, for one network: this is also for those of several
+    folds, and for taught ones, whose `pretrained` are their teachers.
+    """
 
     epochs: Count
     lr: Positive

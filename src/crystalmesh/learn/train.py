@@ -410,15 +410,12 @@ def _fit(
     restart = training.restart
     if restart is None:
         return fit(model.network, training, scratch, label, start)
-    network_again = model.network | restart.network
-    sizes = [
-        {key: tuple(value.shape) for key, value in net.state_dict().items()}
-        for net in (
-            network(model.architecture, settings, project.params.outputs(experiment))
-            for settings in (model.network, network_again)
-        )
-    ]
-    if sizes[0] != sizes[1]:
+    changed, outputs = model.network | restart.network, project.params.outputs(experiment)
+    before, after = (
+        {key: value.shape for key, value in net.state_dict().items()}
+        for net in (network(model.architecture, one, outputs) for one in (model.network, changed))
+    )
+    if before != after:
         raise CrystalmeshError(
             f"params.yaml: models.{experiment.model}.training.restart.network: changes the sizes of"
             " weights; leave only what has none, as `dropout`"
@@ -431,7 +428,7 @@ def _fit(
             first.save(kept)
     weights = {key: torch.from_numpy(value) for key, value in first.tensors.items()}
     again = training.model_copy(update={"epochs": restart.epochs, "lr": restart.lr})
-    second = fit(network_again, again, scratch / "restart", f"{label} again", weights)
+    second = fit(changed, again, scratch / "restart", f"{label} again", weights)
     done = len(first.rows)
     facts = {"epochs": done + len(second.rows), "best_epoch": done + second.facts["best_epoch"]}
     return replace(
@@ -456,6 +453,7 @@ def _fit_once(
     label: str,
     start: Mapping[str, Tensor],
 ) -> Run:
+    """Train a network of these settings once, from the weights of `start` where there are any."""
     model, task = project.params.models[experiment.model], project.params.tasks[experiment.task]
     fewest = min(training.batch_size, len(sample.train.ids), len(sample.val.ids))
     if devices.processes > 1 and fewest < devices.processes:
