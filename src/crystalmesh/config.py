@@ -188,6 +188,16 @@ class Source(Settings):
     name: Name
 
 
+class Classical(Settings):
+    """A model on descriptors of the structure, fitted on a fold's training crystals."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="in what is taught, the networks having the rest"
+    )
+    network: dict[str, Any] = Field(description="as that of a model in models/classical")
+    structure: dict[str, Any] = Field(description="as `representations.descriptors.structure`")
+
+
 class Taught(Settings):
     """How the networks of another experiment teach one: on crystals that nobody has labelled."""
 
@@ -197,6 +207,9 @@ class Taught(Settings):
     substituted: Count | None = Field(
         default=None,
         description="crystals made of each training crystal by similar elements, beside them",
+    )
+    classical: Classical | None = Field(
+        default=None, description="another teacher beside the networks, whose errors are others"
     )
 
 
@@ -722,6 +735,11 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
             ):
                 raise CrystalmeshError(
                     f"params.yaml: {where}.taught.substituted: needs a representation complex.*"
+                )
+            if experiment.taught.substituted and experiment.taught.classical:
+                raise CrystalmeshError(
+                    f"params.yaml: {where}.taught.classical: substituted crystals have no structure"
+                    " to describe; leave out one of both"
                 )
         elif first.several:
             raise CrystalmeshError(

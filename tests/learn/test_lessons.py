@@ -12,11 +12,12 @@ from crystalmesh.config import Project
 from crystalmesh.data import crystals, splits
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_tensors
-from crystalmesh.learn.batches import Sample
+from crystalmesh.learn.batches import Part, Sample
 from crystalmesh.learn.lessons import Lessons, substituted
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
 from crystalmesh.learn.train import train
-from crystalmesh.represent import store
+from crystalmesh.models import classical
+from crystalmesh.represent import representation, store
 from tests.learn.test_train import outputs, stopped_and_resumed, taking
 
 
@@ -185,3 +186,67 @@ def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) ->
     (pupil.root / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(CrystalmeshError, match=r"taught\.substituted: needs a representation"):
         config.load(pupil.root)
+
+
+RIDGE: dict[str, Any] = {
+    "network": {"estimator": "ridge", "alpha": 1.0},
+    "structure": {"symprec": 0.01},
+}
+
+
+def with_classical(
+    pupil: Project, tree: dict[str, Any], **classical: Any
+) -> tuple[Project, Lessons]:
+    """The pupil taught by a ridge regression too, and its lessons."""
+    tree["transfer"]["demo"]["log_k-taught"]["taught"]["classical"] = RIDGE | classical
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(pupil.root)
+    experiment = project.params.experiment("demo", "log_k-taught")
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    lessons = Lessons.of(project, experiment, Sample.load(project, experiment), known, "")
+    assert lessons is not None
+    return project, lessons
+
+
+def test_a_classical_model_teaches_beside_the_networks(
+    pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "log_k-taught"
+    train(pupil, "demo", name)
+    without = outputs(pupil, name)
+    project, lessons = with_classical(pupil, tree, share=0.25)
+    sample = lessons.sample
+    assert sample.pool is not None
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    said = forward(known.network("", 2), inputs(sample, sample.pool)).double()
+    structures = crystals.Crystals.load(project.crystals("tiny"))
+    maker = representation("descriptors.structure", RIDGE["structure"])
+
+    def described(part: Part) -> Any:
+        items = [maker.build(structures[structures.position(i)]) for i in part.ids]
+        return maker.collate(items)["values"].numpy()
+
+    facts, _ = known.run("")
+    moments = [(facts["mean"], facts["std"]), *facts["moments"].values()]
+    for k, targets in enumerate(sample.train.labels.T):
+        ridge = classical.fit(RIDGE["network"], described(sample.train), targets, 0, None)
+        mean, std = moments[k]
+        other = (classical.apply(RIDGE["network"], ridge, described(sample.pool)) - mean) / std
+        mixed = 0.75 * said[:, k].numpy() + 0.25 * other
+        assert lessons.outputs[:, k].numpy() == pytest.approx(mixed, abs=1e-5)
+        assert np.abs(mixed - said[:, k].numpy()).max() > 0.01
+    train(project, "demo", name)
+    expected = outputs(project, name)
+    assert expected != without
+    stopped_and_resumed(project, name, monkeypatch)
+    assert outputs(project, name) == expected
+
+
+def test_a_classical_teacher_that_cannot_be(pupil: Project, tree: dict[str, Any]) -> None:
+    with pytest.raises(CrystalmeshError, match="alpha: ridge needs it"):
+        with_classical(pupil, tree, share=0.5, network={"estimator": "ridge"})
+    with pytest.raises(CrystalmeshError, match=r"classical\.share"):
+        with_classical(pupil, tree, share=1.0)
+    tree["transfer"]["demo"]["log_k-taught"]["taught"]["substituted"] = 1
+    with pytest.raises(CrystalmeshError, match=r"taught\.classical: substituted crystals"):
+        with_classical(pupil, tree, share=0.5)

@@ -36,6 +36,11 @@ class Part:
     targets: NDArray[np.float64]
     beside: NDArray[np.float64] | None = None
 
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """Targets and those beside them, f64 [c, 1 + k]."""
+        return np.column_stack([self.targets, *([] if self.beside is None else [self.beside])])
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -187,9 +192,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """(inputs of the network, targets f64 [c]; with tasks beside it [c, 1 + k])."""
-        targets = self.part.targets
-        if self.part.beside is not None:
-            targets = np.column_stack([targets, self.part.beside])
+        targets = self.part.targets if self.part.beside is None else self.part.labels
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
             yield self.sample.maker.collate(items), torch.from_numpy(targets[rows])

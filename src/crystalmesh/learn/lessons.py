@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crystalmesh.config import Experiment, Project, Taught
-from crystalmesh.learn.batches import Part, Sample, place
-from crystalmesh.learn.predict import Checkpoint, forward, inputs
+from crystalmesh.config import Classical, Experiment, Project, Taught
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.learn.batches import Part, Sample, place, scale
+from crystalmesh.learn.predict import DIGITS, Checkpoint, forward, inputs
+from crystalmesh.models import classical
 from crystalmesh.represent.complex import exchanged
-from crystalmesh.represent.descriptors import column
+from crystalmesh.represent.descriptors import Structure, column
 
 STEPS = 3.0  # along Pettifor's scale, standard deviation
 STRETCH = 0.02  # of all lengths, standard deviation
@@ -27,7 +29,7 @@ class Lessons:
 
     Attributes:
         sample: whose `pool` these crystals are.
-        outputs: f32 [p, outputs], one row a crystal, scaled as the network's own outputs are.
+        outputs: f32 [p, outputs], one row a crystal, scaled as the networks' own outputs are.
         taught: how many of them at a time, and what they count.
     """
 
@@ -44,7 +46,13 @@ class Lessons:
         known: Checkpoint | None,
         fold: str,
     ) -> "Lessons | None":
-        """What the networks of a fold, `known`, say on the mean; None if they do not teach."""
+        """What the networks of a fold, `known`, say on the mean; None if they do not teach.
+
+        With `classical`, the mean of this, weighted by `1 - share`, and of what that model says.
+
+        Raises:
+            CrystalmeshError: a setting of `classical` is missing, unknown or out of range.
+        """
         taught, teachers = experiment.taught, experiment.pretrained
         if known is None or teachers is None or taught is None:
             return None
@@ -59,7 +67,17 @@ class Lessons:
             )
             for member in range(source.members or 1)
         ]
-        return cls(sample, torch.stack(said).mean(dim=0), taught)
+        outputs = torch.stack(said).mean(dim=0)
+        if other := taught.classical:
+            crystals = Crystals.load(project.crystals(experiment.dataset))
+            facts, _ = known.run(place(source, fold, 0))
+            first, *beside = _classical(other, crystals, sample)
+            scaled = [scale(first, facts["mean"], facts["std"], project.params.training(source))]
+            for task, values in zip(experiment.beside or (), beside, strict=True):
+                mean, std = facts["moments"][task]
+                scaled.append((values - mean) / std)
+            outputs = torch.lerp(outputs, torch.stack(scaled, dim=1).float(), other.share)
+        return cls(sample, outputs, taught)
 
     def order(self, seed: Sequence[int]) -> NDArray[np.int64]:
         """The crystals' order in an epoch."""
@@ -75,6 +93,29 @@ class Lessons:
         device = next(net.parameters()).device
         outputs = net({key: value.to(device) for key, value in batch.items()})
         return self.taught.weight * F.l1_loss(outputs, self.outputs[rows].to(device))
+
+
+def _classical(model: Classical, crystals: Crystals, sample: Sample) -> list[Tensor]:
+    """What a classical model says of the pool: f64 [p] for each output, in the task's unit.
+
+    It is fitted on the training crystals, for each output on those that have its label. Rounded
+    as predictions are, its values do not depend on the machine.
+    """
+    assert sample.pool is not None
+    maker = Structure(model.structure)
+
+    def described(part: Part) -> NDArray[np.float64]:
+        items = [maker.build(crystals[crystals.position(i)]) for i in part.ids]
+        values: NDArray[np.float64] = maker.collate(items)["values"].numpy()
+        return values
+
+    train, pool = described(sample.train), described(sample.pool)
+    said = []
+    for targets in sample.train.labels.T:
+        has = np.isfinite(targets)
+        tensors = classical.fit(model.network, train[has], targets[has], seed=0, classes=None)
+        said.append(np.round(classical.apply(model.network, tensors, pool), DIGITS))
+    return [torch.from_numpy(values) for values in said]
 
 
 def substituted(sample: Sample, each: int, seed: int) -> Sample:

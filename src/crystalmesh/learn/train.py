@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +313,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     start = {} if known else pretrained(project, experiment)
     runs: dict[str, Run] = {}
     for fold, sample in samples(project, experiment):
+        lessons = cache(partial(Lessons.of, project, experiment, sample, known, fold))
         for member in range(experiment.members or 1):
             prefix = place(experiment, fold, member)
             label = f"{name} fold {fold} member {member}" if multiple else name
@@ -325,9 +326,8 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    lessons = Lessons.of(project, experiment, sample, known, fold)
                     run = _fit(
-                        project, experiment, sample, seed, own, label, start, devices, lessons
+                        project, experiment, sample, seed, own, label, start, devices, lessons()
                     )
                 if multiple and rank() == 0:
                     for path in own.rglob("*.ckpt"):
