@@ -322,8 +322,7 @@ def predict(
     nothing was predicted.
     """
     numerics.prepare("portable")
-    if out is not None and out.suffix not in (".csv", ".json"):
-        raise CrystalmeshError(f"--out {out}: give a name that ends in .csv or .json")
+    _check_output("--out", out, ".csv", ".json")
     from crystalmesh import config
     from crystalmesh.learn import predictors
 
@@ -353,9 +352,8 @@ def show(
 ) -> None:
     """Draw a crystal's two meshes: one page to turn and zoom them, which needs nothing else."""
     numerics.prepare("portable")
-    for option, path, suffix in (("out", out, ".html"), ("png", png, ".png")):
-        if path is not None and path.suffix != suffix:
-            raise CrystalmeshError(f"--{option} {path}: give a name that ends in {suffix}")
+    _check_output("--out", out, ".html")
+    _check_output("--png", png, ".png")
     from crystalmesh import config
     from crystalmesh.report import viewer
 
@@ -365,6 +363,16 @@ def show(
     for path in (out, png):
         if path is not None:
             typer.echo(path)
+
+
+def _check_output(option: str, path: Path | None, *suffixes: str) -> None:
+    """Refuse a name of another kind, and a folder that is not there: a slip of the hand."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise CrystalmeshError(f"{option} {path}: give a name that ends in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise CrystalmeshError(f"{option} {path}: there is no folder {path.parent}; make it first")
 
 
 def _show_version(wanted: bool) -> None:

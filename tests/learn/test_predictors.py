@@ -262,11 +262,19 @@ def test_exit_codes_of_the_command(ready: Project, tmp_path: Path) -> None:
     for wrong, said in (
         (["--task", "hardness"], "task 'hardness'"),
         (["--out", str(tmp_path / "t.xlsx")], "ends in .csv or .json"),
+        (["--out", str(tmp_path / "no" / "t.csv")], "there is no folder"),
     ):
         ended = command(ready.root, good, *wrong)
         assert ended.returncode == 2
         assert said in ended.stderr
         assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+    kept = tmp_path / "kept.csv"
+    kept.write_text("of yesterday")
+    ended = command(ready.root, bad, "--out", str(kept))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: nothing was predicted")
+    assert kept.read_text() == "of yesterday"
 
 
 def test_nothing_is_left_where_predicting_stops(

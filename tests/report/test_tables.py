@@ -358,6 +358,8 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     assert float(single["mae_fold_0"]) == own.of_members_by_fold()[0] != own.of_folds()[0]
     parts = files.read_json(project.split("toy", "bench_log_k"))["log_k"]["0"]
     assert int(single["n_train"]) == len(parts["train"]) + len(parts["val"])
+    shown = files.read_json(project.results("toy") / "tables" / "uncertainty.json")["rows"]
+    assert shown[0][2] == single["n_train"]
     epochs = len(results.history(project, "toy", own.name)[0])
     assert float(single["cpu_minutes"]) == pytest.approx(int(single["n_train"]) * epochs / 6000)
     assert float(together["cpu_minutes"]) == pytest.approx(3 * float(single["cpu_minutes"]))

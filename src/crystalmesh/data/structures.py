@@ -314,6 +314,9 @@ def _cif(text: str) -> Iterator[Found]:
             yield name, _of_structure(structures[0]), notes
         except Exception as error:  # one block must not hide the others
             said = _said(error).removeprefix("No structure parsed for section 1 in CIF. ")
+            if re.match(r"zip\(\) argument|.* is not a multiple of n=", said):  # of pymatgen's code
+                said = "a loop lacks values; is the file cut off?"
+            said = re.sub("^could not convert string to float: (.*)$", r"\1 is not a number", said)
             yield name, _faulty(said), ()
 
 

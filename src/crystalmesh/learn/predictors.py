@@ -478,6 +478,9 @@ def table(
 
     Returns:
         How many structures were skipped, and how many predicted.
+
+    Raises:
+        CrystalmeshError: nothing was predicted; a file that was there stays as it was.
     """
     began = time.monotonic()
     skipped = predicted = 0
@@ -500,6 +503,10 @@ def table(
             predicted += 1
             for prediction in found:
                 write.row(prediction)
+        if out and not predicted:
+            raise CrystalmeshError(
+                f"nothing was predicted, for the reasons above; {out} is not written"
+            )
         write.end()
     seconds = time.monotonic() - began
     said = (

@@ -932,7 +932,8 @@ def uncertainty_table(project: Project, found: Sequence[Result], numbers: dict[s
                 result.coverage, low, high, _width(result), mean, ensemble, unit(task),
             ],
             [
-                heading(task), results.title(project, result), count(len(result.train)),
+                heading(task), results.title(project, result),
+                count(len(result.train) + results.validated(project, result.experiment)),
                 count(len(result.test)), f"{100 * result.coverage:.1f}",
                 f"{100 * low:.1f} to {100 * high:.1f}", shown(_width(result), task),
                 shown(mean, task, 4), shown(ensemble, task, 4),
