@@ -135,30 +135,48 @@ def test_substituted_crystals_have_similar_elements_of_training_crystals(pupil: 
         assert not np.array_equal(other[i]["edges_size"], more.features[i]["edges_size"])
 
 
-def test_lessons_on_substituted_crystals(
-    pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def taught(pupil: Project, tree: dict[str, Any], **settings: Any) -> tuple[Project, Lessons]:
+    """The pupil with other settings of how it is taught, and its lessons."""
+    tree["transfer"]["demo"]["log_k-taught"]["taught"] |= settings
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(pupil.root)
+    experiment = project.params.experiment("demo", "log_k-taught")
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    lessons = Lessons.of(project, experiment, Sample.load(project, experiment), known, "")
+    assert lessons is not None
+    return project, lessons
+
+
+def said_by_networks(project: Project, sample: Sample) -> torch.Tensor:
+    """What the teacher says of the crystals of a pool."""
+    assert sample.pool is not None
+    net = Checkpoint.load(project, "demo", "log_k-complex").network("", 2)
+    return forward(net, inputs(sample, sample.pool))
+
+
+def learns_something_else(
+    pupil: Project, changed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Than with the first settings; and so again where it was stopped and resumed."""
     name = "log_k-taught"
     train(pupil, "demo", name)
     without = outputs(pupil, name)
-    tree["transfer"]["demo"][name]["taught"]["substituted"] = 3
-    (pupil.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(pupil.root)
-    experiment = project.params.experiment("demo", name)
-    sample = Sample.load(project, experiment)
-    assert sample.pool is not None
-    known = Checkpoint.load(project, "demo", "log_k-complex")
-    taught = Lessons.of(project, experiment, sample, known, "")
-    assert taught is not None
-    assert taught.sample.pool is not None
-    assert len(taught.outputs) == len(sample.pool.ids) + 3 * len(sample.train.ids)
-    said = forward(known.network("", 2), inputs(taught.sample, taught.sample.pool))
-    assert torch.equal(taught.outputs, said)
-    train(project, "demo", name)
-    expected = outputs(project, name)
+    train(changed, "demo", name)
+    expected = outputs(changed, name)
     assert expected != without
-    stopped_and_resumed(project, name, monkeypatch)
-    assert outputs(project, name) == expected
+    stopped_and_resumed(changed, name, monkeypatch)
+    assert outputs(changed, name) == expected
+
+
+def test_lessons_on_substituted_crystals(
+    pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, lessons = taught(pupil, tree, substituted=3)
+    sample = Sample.load(project, project.params.experiment("demo", "log_k-taught"))
+    assert sample.pool is not None
+    assert len(lessons.outputs) == len(sample.pool.ids) + 3 * len(sample.train.ids)
+    assert torch.equal(lessons.outputs, said_by_networks(project, lessons.sample))
+    learns_something_else(pupil, project, monkeypatch)
 
 
 def test_a_taught_network_may_be_another_than_its_teacher(
@@ -194,31 +212,13 @@ RIDGE: dict[str, Any] = {
 }
 
 
-def with_classical(
-    pupil: Project, tree: dict[str, Any], **classical: Any
-) -> tuple[Project, Lessons]:
-    """The pupil taught by a ridge regression too, and its lessons."""
-    tree["transfer"]["demo"]["log_k-taught"]["taught"]["classical"] = RIDGE | classical
-    (pupil.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(pupil.root)
-    experiment = project.params.experiment("demo", "log_k-taught")
-    known = Checkpoint.load(project, "demo", "log_k-complex")
-    lessons = Lessons.of(project, experiment, Sample.load(project, experiment), known, "")
-    assert lessons is not None
-    return project, lessons
-
-
 def test_a_classical_model_teaches_beside_the_networks(
     pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "log_k-taught"
-    train(pupil, "demo", name)
-    without = outputs(pupil, name)
-    project, lessons = with_classical(pupil, tree, share=0.25)
+    project, lessons = taught(pupil, tree, classical=RIDGE | {"share": 0.25})
     sample = lessons.sample
     assert sample.pool is not None
-    known = Checkpoint.load(project, "demo", "log_k-complex")
-    said = forward(known.network("", 2), inputs(sample, sample.pool)).double()
+    said = said_by_networks(project, sample).double().numpy()
     structures = crystals.Crystals.load(project.crystals("tiny"))
     maker = representation("descriptors.structure", RIDGE["structure"])
 
@@ -226,27 +226,23 @@ def test_a_classical_model_teaches_beside_the_networks(
         items = [maker.build(structures[structures.position(i)]) for i in part.ids]
         return maker.collate(items)["values"].numpy()
 
-    facts, _ = known.run("")
+    facts, _ = Checkpoint.load(project, "demo", "log_k-complex").run("")
     moments = [(facts["mean"], facts["std"]), *facts["moments"].values()]
     for k, targets in enumerate(sample.train.labels.T):
         ridge = classical.fit(RIDGE["network"], described(sample.train), targets, 0, None)
         mean, std = moments[k]
         other = (classical.apply(RIDGE["network"], ridge, described(sample.pool)) - mean) / std
-        mixed = 0.75 * said[:, k].numpy() + 0.25 * other
+        mixed = 0.75 * said[:, k] + 0.25 * other
         assert lessons.outputs[:, k].numpy() == pytest.approx(mixed, abs=1e-5)
-        assert np.abs(mixed - said[:, k].numpy()).max() > 0.01
-    train(project, "demo", name)
-    expected = outputs(project, name)
-    assert expected != without
-    stopped_and_resumed(project, name, monkeypatch)
-    assert outputs(project, name) == expected
+        assert np.abs(mixed - said[:, k]).max() > 0.01
+    learns_something_else(pupil, project, monkeypatch)
 
 
 def test_a_classical_teacher_that_cannot_be(pupil: Project, tree: dict[str, Any]) -> None:
+    without_alpha = RIDGE | {"share": 0.5, "network": {"estimator": "ridge"}}
     with pytest.raises(CrystalmeshError, match="alpha: ridge needs it"):
-        with_classical(pupil, tree, share=0.5, network={"estimator": "ridge"})
+        taught(pupil, tree, classical=without_alpha)
     with pytest.raises(CrystalmeshError, match=r"classical\.share"):
-        with_classical(pupil, tree, share=1.0)
-    tree["transfer"]["demo"]["log_k-taught"]["taught"]["substituted"] = 1
+        taught(pupil, tree, classical=RIDGE | {"share": 1.0})
     with pytest.raises(CrystalmeshError, match=r"taught\.classical: substituted crystals"):
-        with_classical(pupil, tree, share=0.5)
+        taught(pupil, tree, classical=RIDGE | {"share": 0.5}, substituted=1)

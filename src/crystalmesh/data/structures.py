@@ -193,6 +193,7 @@ def _said(error: Exception) -> str:
     said = " ".join(str(error).split())
     if "Singular matrix" in said:  # of numpy, which some parsers pass on as an error of their own
         return "zero-volume lattice"
+    said = re.sub("could not convert string to float: ('.*?')", r"\1 is not a number", said)
     return said[:200] or type(error).__name__
 
 
@@ -316,7 +317,6 @@ def _cif(text: str) -> Iterator[Found]:
             said = _said(error).removeprefix("No structure parsed for section 1 in CIF. ")
             if re.match(r"zip\(\) argument|.* is not a multiple of n=", said):  # of pymatgen's code
                 said = "a loop lacks values; is the file cut off?"
-            said = re.sub("^could not convert string to float: (.*)$", r"\1 is not a number", said)
             yield name, _faulty(said), ()
 
 
