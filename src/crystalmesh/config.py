@@ -195,7 +195,12 @@ class Classical(Settings):
         description="in what is taught, the networks having the rest"
     )
     network: dict[str, Any] = Field(description="as that of a model in models/classical")
-    structure: dict[str, Any] = Field(description="as `representations.descriptors.structure`")
+    structure: dict[str, Any] | None = Field(
+        default=None, description="as `representations.descriptors.structure`"
+    )
+    truss: dict[str, Any] | None = Field(
+        default=None, description="instead, as `representations.truss.descriptors`"
+    )
 
 
 class Taught(Settings):
@@ -670,6 +675,29 @@ def _check_same(where: str, own: Experiment, first: Experiment, keys: Sequence[s
             )
 
 
+def _check_taught(where: str, experiment: Experiment, taught: Taught) -> None:
+    if taught.substituted and experiment.representation not in (
+        "complex.orbits",
+        "complex.whole",
+        "complex.nearest",
+    ):
+        raise CrystalmeshError(
+            f"{where}.substituted: needs complex.orbits, whole or nearest, all of which is known"
+            " once elements are exchanged"
+        )
+    if other := taught.classical:
+        if taught.substituted:
+            raise CrystalmeshError(
+                f"{where}.classical: substituted crystals have no structure to describe; leave out"
+                " one of both"
+            )
+        if (other.structure is None) == (other.truss is None):
+            raise CrystalmeshError(
+                f"{where}.classical: needs either `structure` or `truss`, the settings of what it"
+                " is fitted on"
+            )
+
+
 def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
     """The networks of `first` must be all that the experiment needs, and know its task."""
     _check_same(where, own, first, (*SHARED, "members", "seed", "model"))
@@ -730,26 +758,17 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
             _check_same(where, experiment, first, (*SHARED, "split", "size", "task", "beside"))
             if params.tasks[first.task].kind == "classification":
                 raise CrystalmeshError(f"params.yaml: {where}.taught: not of classes")
-            if experiment.taught.substituted and not experiment.representation.startswith(
-                "complex."
-            ):
-                raise CrystalmeshError(
-                    f"params.yaml: {where}.taught.substituted: needs a representation complex.*"
-                )
-            if experiment.taught.substituted and experiment.taught.classical:
-                raise CrystalmeshError(
-                    f"params.yaml: {where}.taught.classical: substituted crystals have no structure"
-                    " to describe; leave out one of both"
-                )
+            _check_taught(f"params.yaml: {where}.taught", experiment, experiment.taught)
         elif first.several:
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
                 " experiment with one"
             )
-    if (experiment.task, experiment.representation) == ("space_group", "descriptors.structure"):
+    told = ("descriptors.structure", "truss.descriptors")
+    if experiment.task == "space_group" and experiment.representation in told:
         raise CrystalmeshError(
-            f"params.yaml: {where}.representation: descriptors.structure tell the space group; use"
-            " descriptors.composition"
+            f"params.yaml: {where}.representation: {experiment.representation} tell the space"
+            " group; use descriptors.composition"
         )
     if params.models[experiment.model].training is None and not experiment.training:
         return

@@ -202,7 +202,13 @@ def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) ->
     taught = tree["transfer"]["demo"]["log_k-taught"]
     taught |= graph | {"taught": taught["taught"] | {"substituted": 1}}
     (pupil.root / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(CrystalmeshError, match=r"taught\.substituted: needs a representation"):
+    with pytest.raises(CrystalmeshError, match=r"taught\.substituted: needs complex\.orbits"):
+        config.load(pupil.root)
+    tree["representations"]["complex"]["truss"] = {"symprec": 0.01, "tolerance": 0.001}
+    for own in (taught, tree["experiments"]["demo"]["log_k-complex"]):
+        own |= {"representation": "complex.truss", "model": "complex"}
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"taught\.substituted: needs complex\.orbits"):
         config.load(pupil.root)
 
 
@@ -212,15 +218,28 @@ RIDGE: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "settings"),
+    [
+        ("structure", "descriptors.structure", RIDGE["structure"]),
+        ("truss", "truss.descriptors", {"symprec": 0.01, "tolerance": 0.001}),
+    ],
+)
 def test_a_classical_model_teaches_beside_the_networks(
-    pupil: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    pupil: Project,
+    tree: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
+    settings: dict[str, Any],
 ) -> None:
-    project, lessons = taught(pupil, tree, classical=RIDGE | {"share": 0.25})
+    ridge = {"network": RIDGE["network"], kind: settings, "share": 0.25}
+    project, lessons = taught(pupil, tree, classical=ridge)
     sample = lessons.sample
     assert sample.pool is not None
     said = said_by_networks(project, sample).double().numpy()
     structures = crystals.Crystals.load(project.crystals("tiny"))
-    maker = representation("descriptors.structure", RIDGE["structure"])
+    maker = representation(name, settings)
 
     def described(part: Part) -> Any:
         items = [maker.build(structures[structures.position(i)]) for i in part.ids]
@@ -229,9 +248,9 @@ def test_a_classical_model_teaches_beside_the_networks(
     facts, _ = Checkpoint.load(project, "demo", "log_k-complex").run("")
     moments = [(facts["mean"], facts["std"]), *facts["moments"].values()]
     for k, targets in enumerate(sample.train.labels.T):
-        ridge = classical.fit(RIDGE["network"], described(sample.train), targets, 0, None)
+        line = classical.fit(RIDGE["network"], described(sample.train), targets, 0, None)
         mean, std = moments[k]
-        other = (classical.apply(RIDGE["network"], ridge, described(sample.pool)) - mean) / std
+        other = (classical.apply(RIDGE["network"], line, described(sample.pool)) - mean) / std
         mixed = 0.75 * said[:, k] + 0.25 * other
         assert lessons.outputs[:, k].numpy() == pytest.approx(mixed, abs=1e-5)
         assert np.abs(mixed - said[:, k]).max() > 0.01
@@ -246,3 +265,9 @@ def test_a_classical_teacher_that_cannot_be(pupil: Project, tree: dict[str, Any]
         taught(pupil, tree, classical=RIDGE | {"share": 1.0})
     with pytest.raises(CrystalmeshError, match=r"taught\.classical: substituted crystals"):
         taught(pupil, tree, classical=RIDGE | {"share": 0.5}, substituted=1)
+    both = RIDGE | {"share": 0.5, "truss": {"symprec": 0.01, "tolerance": 0.001}}
+    neither = {"network": RIDGE["network"], "share": 0.5}
+    del tree["transfer"]["demo"]["log_k-taught"]["taught"]["substituted"]
+    for wrong in (both, neither):
+        with pytest.raises(CrystalmeshError, match="needs either `structure` or `truss`"):
+            taught(pupil, tree, classical=wrong)

@@ -23,6 +23,7 @@ LINES: dict[str, tuple[dict[str, Any], Any]] = {
     "pls": ({"components": 4}, PLSRegression(4, scale=False)),
     "svr": ({"c": 2.0, "epsilon": 0.1, "gamma": 0.5}, SVR(C=2.0, epsilon=0.1, gamma=0.5 / 12)),
 }
+PROCESS: dict[str, Any] = {"steps": 8, "part": 40, "freedom": 4.0}
 
 
 def sample(n: int, d: int = 12, seed: int = 0) -> tuple[Floats, Floats]:
@@ -34,6 +35,11 @@ def sample(n: int, d: int = 12, seed: int = 0) -> tuple[Floats, Floats]:
     features = (plain + 2.0) * 10.0 ** (np.arange(d) % 7 - 3)
     features[:, 3] = 0.1
     return features, targets + 0.1 * rng.normal(size=n)
+
+
+def settings_of(estimator: str) -> dict[str, Any]:
+    own = PROCESS if estimator == "gaussian_process" else FOREST
+    return {"estimator": estimator} | (LINES[estimator][0] if estimator in LINES else own)
 
 
 def capture(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -125,7 +131,7 @@ def test_a_model_on_standardised_features_predicts_as_scikit_learn(estimator: st
 
 @pytest.mark.parametrize("estimator", sorted(classical.HYPERPARAMETERS))
 def test_equal_input_gives_equal_bits(estimator: str, tmp_path: Any) -> None:
-    settings = {"estimator": estimator} | (LINES[estimator][0] if estimator in LINES else FOREST)
+    settings = settings_of(estimator)
     features, targets = sample(100)
     a, b = (classical.fit(settings, features, targets, 5, None) for _ in range(2))
     write_tensors(tmp_path / "a", a)
@@ -143,9 +149,7 @@ def test_equal_targets_are_predicted() -> None:
     for estimator in classical.HYPERPARAMETERS:
         if estimator == "pls":
             continue  # a constant has no component
-        settings = {"estimator": estimator} | (
-            LINES[estimator][0] if estimator in LINES else FOREST
-        )
+        settings = settings_of(estimator)
         tensors = classical.fit(settings, features, np.full(60, 2.5), 0, None)
         np.testing.assert_allclose(classical.apply(settings, tensors, features), 2.5)
 

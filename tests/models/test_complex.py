@@ -15,6 +15,7 @@ from crystalmesh.represent.complex import VARIANTS, collate
 from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
+TRUSS = VARIANTS["truss"](SETTINGS)
 PARTS = ("edges", "faces", "cells")
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
@@ -111,10 +112,47 @@ def test_properties_of_elements_can_be_left_out() -> None:
     assert torch.equal(more.elements[:, :114], full.elements)
 
 
+def on_truss() -> Network:
+    torch.manual_seed(0)
+    return Network(SMALL | {"parts": "edges", "truss": True}, 2).double().eval()
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CRYSTALS)
+def test_on_the_truss_it_is_invariant_too(seed: int, name: str) -> None:
+    one, network = some(seed, name), on_truss()
+    torch.testing.assert_close(
+        output(network, TRUSS, one), output(network, TRUSS, moved(one, seed)), rtol=0, atol=1e-4
+    )
+
+
+def test_it_reads_the_truss() -> None:
+    """Each of its numbers counts, those of one crystal for this crystal only."""
+    network, crystals = on_truss(), [some(seed, "random") for seed in (1, 2)]
+    batch = collate([TRUSS.build(one) for one in crystals])
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch["truss"].requires_grad_()
+    network(batch)[0].sum().backward()
+    gradient = batch["truss"].grad
+    assert gradient is not None
+    assert (gradient[0] != 0).all()
+    assert (gradient[1] == 0).all()
+
+
+def test_without_the_truss_nothing_of_it_is_left() -> None:
+    torch.manual_seed(0)
+    plain = Network(SMALL | {"truss": False}, 1).state_dict()
+    torch.manual_seed(0)
+    bare = Network(SMALL, 1).state_dict()
+    assert plain.keys() == bare.keys()
+    assert all(torch.equal(plain[key], bare[key]) for key in bare)
+    assert not [key for key in bare if "truss" in key]
+
+
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(CrystalmeshError, match=r"network \(complex\)\.widht: unknown"):
         Network({"widht": 8, "layers": 2}, 1)
     with pytest.raises(CrystalmeshError, match="parts"):
         Network(SMALL | {"parts": "volumes"}, 1)
-    assert set(VARIANTS) == {"orbits", "whole", "nearest"}
+    assert set(VARIANTS) == {"orbits", "whole", "nearest", "truss"}
     assert VARIANTS["orbits"](SETTINGS).collate is not None

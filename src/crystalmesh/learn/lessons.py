@@ -15,6 +15,7 @@ from crystalmesh.data.crystals import Crystals
 from crystalmesh.learn.batches import Part, Sample, place, scale
 from crystalmesh.learn.predict import DIGITS, Checkpoint, forward, inputs
 from crystalmesh.models import classical
+from crystalmesh.represent import truss
 from crystalmesh.represent.complex import exchanged
 from crystalmesh.represent.descriptors import Structure, column
 
@@ -102,7 +103,7 @@ def _classical(model: Classical, crystals: Crystals, sample: Sample) -> list[Ten
     as predictions are, its values do not depend on the machine.
     """
     assert sample.pool is not None
-    maker = Structure(model.structure)
+    maker = truss.Descriptors(model.truss) if model.truss else Structure(model.structure or {})
 
     def described(part: Part) -> NDArray[np.float64]:
         items = [maker.build(crystals[crystals.position(i)]) for i in part.ids]

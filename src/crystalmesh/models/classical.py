@@ -1,4 +1,4 @@
-"""Classical baselines on descriptors: forests, linear models and a kernel machine.
+"""Classical baselines on descriptors: forests, linear models and kernel machines.
 
 scikit-learn fits them (Pedregosa et al., J. Mach. Learn. Res. 12, 2825 (2011)); what it learned is
 kept as plain arrays, and `apply` predicts from the arrays alone: no pickle is ever read.
@@ -9,6 +9,7 @@ kept as plain arrays, and `apply` predicts from the arrays alone: no pickle is e
     pls             partial least squares, Wold, Sjostrom & Eriksson, Chemom. Intell. Lab. Syst.
                     58, 109 (2001)
     svr             support vector regression, kernel exp(-gamma / d |x - y|^2) of d features
+    gaussian_process  ours, by the literature: see models.gaussian_process
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from sklearn.svm import SVR
 
 from crystalmesh.config import Count, Positive, parse
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.models import gaussian_process
 
 Floats = NDArray[np.float64]
 WHERE = "network (classical)"
@@ -45,6 +47,7 @@ HYPERPARAMETERS = {  # of each estimator: all of them are given, and no others
     "lasso": {"alpha"},
     "pls": {"components"},
     "svr": {"c", "epsilon", "gamma"},
+    "gaussian_process": {"steps", "part", "freedom"},
 }
 CONSTANT = 1e-9  # a standard deviation below this, relative to the largest value, is rounding
 ROWS = 256  # crystals that go down all trees at once
@@ -55,7 +58,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    estimator: Literal["random_forest", "extra_trees", "ridge", "lasso", "pls", "svr"]
+    estimator: Literal[
+        "random_forest", "extra_trees", "ridge", "lasso", "pls", "svr", "gaussian_process"
+    ]
     trees: Count | None = None
     max_features: Annotated[float, Field(gt=0, le=1)] | None = None  # share tried at a split
     min_leaf: Count | None = None  # crystals
@@ -64,6 +69,9 @@ class Settings(BaseModel):
     c: Positive | None = None
     epsilon: Annotated[float, Field(ge=0)] | None = None  # standard deviations of the target
     gamma: Positive | None = None
+    steps: Count | None = None  # of finding the relevance of the descriptors
+    part: Count | None = None  # crystals of a step
+    freedom: Positive | None = None  # degrees of freedom of the errors' distribution
 
 
 def fit(
@@ -79,7 +87,7 @@ def fit(
         settings: `models.<name>.network` of params.yaml; see `Settings`.
         features: of the crystals to train on.
         targets: of these; class numbers from 0 where there are classes.
-        seed: of the forests; the other estimators draw nothing.
+        seed: of the forests and of the Gaussian process; the other estimators draw nothing.
         classes: how many there are; None for regression.
 
     Returns:
@@ -91,6 +99,8 @@ def fit(
         Linear models and PLS: mean [d], coefficient [d] and intercept [1].
         SVR: mean [d], inverse [d] (of the deviation; 0 of a constant feature), support [s, d]
         (standardised), dual [s], intercept [1].
+        Gaussian process: mean, inverse, middle [1] and spread [1] of the targets, and what
+        `gaussian_process.fit` returns.
 
     Raises:
         CrystalmeshError: a setting is missing, unknown or not one of the estimator's, or the
@@ -121,6 +131,11 @@ def fit(
             "dual": spread * machine.dual_coef_[0],
             "intercept": middle + spread * machine.intercept_,
         }
+    if config.estimator == "gaussian_process":
+        own: Any = {name: getattr(config, name) for name in HYPERPARAMETERS[config.estimator]}
+        found = gaussian_process.fit(inputs, outputs, seed=seed, **own)
+        scales = {"middle": np.array([middle]), "spread": np.array([spread])}
+        return {"mean": mean, "inverse": inverse, **scales, **found}
     line: Any
     if config.estimator == "ridge":
         line = Ridge(alpha=config.alpha, solver="cholesky")
@@ -151,10 +166,13 @@ def apply(
     if config.estimator in FORESTS:
         return _vote(tensors, features)
     inputs = features - tensors["mean"]
-    if config.estimator != "svr":
+    if "inverse" not in tensors:
         predicted: Floats = inputs @ tensors["coefficient"] + tensors["intercept"]
         return predicted
     inputs *= tensors["inverse"]
+    if config.estimator == "gaussian_process":
+        scaled: Floats = tensors["spread"] * gaussian_process.apply(tensors, inputs)
+        return tensors["middle"] + scaled
     support = tensors["support"].astype(np.float64)
     gamma = _gamma(config, features.shape[1])
     results = np.empty(len(inputs))

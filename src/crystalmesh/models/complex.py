@@ -6,6 +6,9 @@ angle between them) and the cells that have it as a hinge (through the dihedral 
 hears its neighbours along its edges, gated as in CGCNN. All that enters is invariant under
 rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
 
+The complex as a whole is an elastic truss besides (`represent.truss`): how it gives way under
+strain is no sum over neighbours, and can be added to what the last layer sees.
+
 With one part for each symmetry orbit (`complex.orbits`) the same numbers come out as with all parts
 (`complex.whole`): a message that comes from m parts of an orbit counts m times.
 """
@@ -24,6 +27,7 @@ from crystalmesh.config import parse
 from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import table
 from crystalmesh.represent.descriptors import elemental, magpie
+from crystalmesh.represent.truss import NAMES
 
 # Typical numbers, so that sums start out of the order of one: of an atom's edges, of an edge's
 # corners and hinges, of a face's sides, of a cell's walls.
@@ -41,6 +45,7 @@ class Settings(BaseModel):
     parts: Literal["edges", "faces", "cells"] = "cells"  # up to which dimension parts have vectors
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
+    truss: bool = False  # reads what the complex is as an elastic truss, too
     gaussians: int = Field(default=32, gt=1)  # of an edge's length
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -236,10 +241,12 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(
             Layer(d, config.parts, config.dropout) for _ in range(config.layers)
         )
+        self.truss = _plain(len(NAMES), d) if config.truss else None
+        self.dropout = nn.Dropout(config.dropout)
         self.hidden, self.out = nn.Linear(2 * d, d), nn.Linear(d, outputs)
 
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
-        """What the last layer sees: means over the crystal's atoms and edges, and one layer."""
+        """What the last layer sees: one layer on means over atoms and edges, and on the truss."""
         b = self.weighted(batch)
         x = self.embedded(b)
         for layer in self.layers:
@@ -249,7 +256,10 @@ class Network(nn.Module):
             summed(x[part], b[f"w_{part}"], b[f"of_{part}"], crystals)
             for part in ("atoms", "edges")
         ]
-        return F.silu(self.hidden(torch.cat(pooled, dim=1)))
+        heard = self.hidden(torch.cat(pooled, dim=1))
+        if self.truss is not None:
+            heard = heard + self.truss(self.dropout(batch["truss"].to(heard.dtype)))
+        return F.silu(heard)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
         out: Tensor = self.out(self.vector(batch))

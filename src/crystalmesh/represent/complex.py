@@ -24,6 +24,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
 from crystalmesh.represent.mesh import primitive_cell
 from crystalmesh.represent.tessellation import Complex, tessellate
+from crystalmesh.represent.truss import standard
 
 SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour
 EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
@@ -42,7 +43,7 @@ class Whole:
     """All parts of the complex of a primitive cell.
 
     Args:
-        settings: `representations.complex.whole` (or `.orbits`) of params.yaml.
+        settings: `representations.complex.whole` (or `.orbits`, `.truss`) of params.yaml.
     """
 
     block = "whole"
@@ -62,7 +63,8 @@ class Whole:
         """
         lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
         found = tessellate(lattice, frac - np.floor(frac), self.settings.tolerance)
-        return describe(found, numbers, self._orbits(found, numbers))
+        parts = describe(found, numbers, self._orbits(found, numbers))
+        return parts | self._more(found, numbers)
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:  # noqa: ARG002
         return geometry.Orbits(
@@ -73,6 +75,9 @@ class Whole:
             operations=1,
             broken=0,
         )
+
+    def _more(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> dict[str, NDArray[Any]]:  # noqa: ARG002
+        return {}
 
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
         """Join complexes: see the function `collate`."""
@@ -86,6 +91,18 @@ class Quotient(Whole):
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:
         return geometry.orbits(found, numbers, self.settings.symprec)
+
+
+class Truss(Quotient):
+    """`Quotient`, and beside it what the complex is like as an elastic truss.
+
+    Adds truss [1, t], one row a crystal: see `represent.truss.standard`.
+    """
+
+    block = "truss"
+
+    def _more(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> dict[str, NDArray[Any]]:
+        return {"truss": _f32(standard(found, numbers)[None])}
 
 
 class NearestSettings(BaseModel):
@@ -331,4 +348,5 @@ VARIANTS: dict[str, type[Whole] | type[Nearest]] = {
     "orbits": Quotient,
     "whole": Whole,
     "nearest": Nearest,
+    "truss": Truss,
 }

@@ -131,7 +131,7 @@ class StructureSettings(BaseModel):
     symprec: Annotated[float, Field(gt=0)]  # Angstrom, of spglib
 
 
-class _Descriptors:
+class Joined:
     """Rows of numbers, and how they are joined."""
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
@@ -143,7 +143,7 @@ class _Descriptors:
         return {"values": torch.from_numpy(np.concatenate([item["values"] for item in items]))}
 
 
-class Composition(_Descriptors):
+class Composition(Joined):
     """Magpie's descriptors of the composition; their names are `COMPOSITION`.
 
     The p-norms of the atomic fractions (p = 0: the number of elements), and of each elemental
@@ -167,7 +167,7 @@ class Composition(_Descriptors):
         return {"values": _composition(crystal.numbers)[None]}
 
 
-class Structure(_Descriptors):
+class Structure(Joined):
     """`Composition`, volume, symmetry, lattice and neighbours; their names are `STRUCTURE`.
 
     A neighbour at d weighs 1 up to `NEAR` times the distance of the atom's nearest neighbour,

@@ -1,0 +1,47 @@
+"""Make src/crystalmesh/represent/truss_table.csv, by which networks read what is known of a truss.
+
+    python env/build_truss_table.py
+
+Mean and standard deviation of each of `crystalmesh.represent.truss.NAMES` over the crystals of
+mp_pbe with at most 12 atoms, whether they have labels or not; none is read. In four digits, and
+stored, so that no other choice of crystals and no other machine can change a bit of the features.
+Needs `crystalmesh crystals mp_pbe`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from crystalmesh.config import find
+from crystalmesh.data.crystals import Crystals
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent.mesh import primitive_cell
+from crystalmesh.represent.tessellation import tessellate
+from crystalmesh.represent.truss import NAMES, truss
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "src/crystalmesh/represent/truss_table.csv"
+ATOMS = 12
+
+
+def main() -> None:
+    project = find(ROOT)
+    crystals = Crystals.load(project.crystals("mp_pbe"))
+    settings = project.params.representation("complex.truss")
+    rows = []
+    for position in np.flatnonzero(np.diff(crystals.pointer) <= ATOMS).tolist():
+        try:
+            cell, frac, numbers = primitive_cell(crystals[position], settings["symprec"])
+            found = tessellate(cell, frac - np.floor(frac), settings["tolerance"])
+        except CrystalmeshError:  # it has no complex
+            continue
+        rows.append(truss(found, numbers))
+    values = np.array(rows)
+    lines = ["name,mean,deviation"]
+    for name, mean, deviation in zip(NAMES, values.mean(axis=0), values.std(axis=0), strict=True):
+        lines.append(f'"{name}",{mean:.4g},{deviation:.4g}')
+    TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

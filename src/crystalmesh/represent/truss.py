@@ -1,0 +1,266 @@
+"""The complex as an elastic truss: each edge a spring, and how stiff the whole is (ours).
+
+A spring's stiffness is what a bar of the edge's dual face and length would have, A / r, times what
+a bond of these elements at this length may bear. Linear elasticity of it (Born & Huang, Dynamical
+Theory of Crystal Lattices, 1954, sections 11 and 12) needs no label: strain the cell, let the atoms
+relax, and what is left of the energy is its elastic tensor. That atoms relax is no sum over
+neighbours, and so hard to learn from such sums.
+
+Nothing depends on orientation, origin, order of sites, cell or supercell. An edge whose dual face
+vanishes has no stiffness: moving atoms through a change of the complex changes nothing suddenly,
+but for the number of edges.
+"""
+
+import csv
+import functools
+import importlib.resources
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from crystalmesh.config import parse
+from crystalmesh.data.crystals import Crystal
+from crystalmesh.represent import descriptors, geometry
+from crystalmesh.represent.descriptors import column, elemental
+from crystalmesh.represent.mesh import primitive_cell
+from crystalmesh.represent.tessellation import Complex, tessellate
+
+Floats = NDArray[np.float64]
+
+DECAYS = (2.0, 4.0, 8.0)  # of a bond: exp(-decay (r / sum of covalent radii - 1))
+LONGEST = 2.0  # r / sum of covalent radii from which on bonds are equally weak
+SCALES = ("one", "bulk", "rigidity", "valence")  # of a bond: geometric mean of both ends'
+TRANSVERSE = (0.005, 0.05, 0.5)  # stiffness across an edge / along it
+HELD = 0.05  # the same, where it is asked how the others hold an atom
+LIMIT = 4.0  # standard deviations
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+MODULI = ("K", "K / affine", "G_V / K", "G_V / affine", "G_R / K", "G_R / G_V")
+SPECTRUM = ("softest", "mean", "stiffest", "anisotropy")
+BONDS = ("scaled length", "length", "electronegativity", "bulk step", "bulk", "valence", "area")
+NAMES: tuple[str, ...] = (
+    *(
+        f"log {modulus} (decay {decay:g}, scale {scale}, transverse {across:g})"
+        for decay in DECAYS
+        for scale in SCALES
+        for across in TRANSVERSE
+        for modulus in MODULI
+    ),
+    *(
+        f"{name} of springs (decay {decay:g}, scale {scale})"
+        for decay in DECAYS
+        for scale in SCALES
+        for name in SPECTRUM
+    ),
+    *(f"{statistic} {bond}" for bond in BONDS for statistic in ("mean", "deviation")),
+    "edges an atom",
+    "like ends",
+    "deviation volume",
+)
+
+
+@functools.cache
+def _scales() -> Floats:
+    """Logarithms of `SCALES` by atomic number: [4, 101]."""
+    moduli = elemental()[:, :2]
+    valence = np.log(np.maximum(column("NValence"), 0.5) / 10)
+    return np.stack([np.zeros(len(moduli)), moduli[:, 0], moduli[:, 1], valence])
+
+
+@functools.cache
+def _table() -> tuple[Floats, Floats]:
+    """Mean and deviation of each of `NAMES` over crystals; see env/build_truss_table.py."""
+    text = importlib.resources.files(__package__).joinpath("truss_table.csv").read_text("utf-8")
+    rows = list(csv.reader(text.splitlines()))[1:]
+    assert tuple(row[0] for row in rows) == NAMES
+    mean, deviation = np.array([[float(cell) for cell in row[1:]] for row in rows]).T
+    return mean, deviation
+
+
+def standard(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t"]:
+    """`truss`, with the mean 0 and deviation 1 over crystals and no value beyond `LIMIT`."""
+    mean, deviation = _table()
+    limited: Floats = np.clip((truss(found, numbers) - mean) / deviation, -LIMIT, LIMIT)
+    return limited
+
+
+def truss(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t"]:
+    """What is known of the crystal as a truss; the names are `NAMES`.
+
+    Logarithms of the moduli of a truss for each decay, scale and transverse stiffness: the bulk
+    modulus K and the shear modulus by Voigt's (G_V) and by Reuss' mean (G_R), K by Reuss', each
+    also in relation to what it would be by Voigt's mean with the atoms held where the strain takes
+    them ("affine"). Then the stiffness with which its springs hold an atom: logarithm of the least,
+    mean and largest over atoms and directions, and mean over atoms of that of the ratio of the
+    least to the largest. Then the bonds, weighted by the volumes of their dual bipyramids, and the
+    deviation of the logarithm of the atoms' Voronoi volumes.
+
+    Args:
+        found: the complex of a primitive cell.
+        numbers: atomic number of each site.
+    """
+    vectors, (i, j) = geometry.edge_vectors(found), found.edge_sites.T
+    length = np.sqrt((vectors * vectors).sum(axis=1))
+    along = vectors / length[:, None]
+    area = np.maximum(geometry.dual_areas(found), 0.0)
+    radius = column("CovalentRadius") / 100
+    one, other = numbers[i], numbers[j]
+    scaled = length / (radius[one] + radius[other])
+    scale = 0.5 * (_scales()[:, one] + _scales()[:, other])  # [4, e]
+    decay = np.array(DECAYS)[:, None, None] * (np.minimum(scaled, LONGEST) - 1.0)  # [3, 1, e]
+    springs = (np.exp(scale - decay) * area / length).reshape(-1, len(length))  # [12, e]
+    parts = _Parts(along, length, found.edge_sites, len(numbers), float(found.cell_volumes.sum()))
+    moduli = np.stack([_moduli(parts, springs, across) for across in TRANSVERSE], axis=1)
+    chi, valence = column("Electronegativity"), column("NValence") / 10
+    bonds = np.stack(
+        [
+            scaled,
+            length,
+            np.abs(chi[one] - chi[other]),
+            np.abs(_scales()[1, one] - _scales()[1, other]),
+            scale[1],
+            np.abs(valence[one] - valence[other]),
+            area / (length * length),
+        ]
+    )
+    weight = area * length / (area * length).sum()
+    mean = (bonds * weight).sum(axis=1)
+    deviation = np.sqrt((weight * (bonds - mean[:, None]) ** 2).sum(axis=1))
+    return np.concatenate(
+        [
+            np.log(moduli).ravel(),
+            _held(parts, springs).ravel(),
+            np.stack([mean, deviation], axis=1).ravel(),
+            [2 * len(length) / len(numbers), weight[one == other].sum()],
+            [np.log(geometry.voronoi_volumes(found)).std()],
+        ]
+    )
+
+
+class _Parts(NamedTuple):
+    """What trusses of one complex have in common: edges and the cell."""
+
+    along: Float[Floats, "e 3"]
+    length: Float[Floats, " e"]
+    ends: Int[NDArray[Any], "e 2"]
+    atoms: int
+    volume: float
+
+
+def _tensor(parts: _Parts, across: float) -> Float[Floats, "e 3 3"]:
+    """Force by displacement of an edge's end, for a stiffness of 1 along it."""
+    n = parts.along
+    tensor: Floats = (1 - across) * n[:, :, None] * n[:, None, :] + across * np.eye(3)
+    return tensor
+
+
+def _moduli(parts: _Parts, springs: Float[Floats, "m e"], across: float) -> Float[Floats, "m 6"]:
+    """`MODULI`, not yet their logarithms, of trusses that differ in their springs."""
+    m, free = len(springs), 3 * (parts.atoms - 1)
+    tensor = _tensor(parts, across)
+    # How far a unit of each strain moves an edge's far end from its near one.
+    strain = np.zeros((len(tensor), 3, 6))
+    for k, (a, b) in enumerate(VOIGT):
+        half = 1.0 if a == b else 0.5
+        strain[:, a, k] = half * parts.length * parts.along[:, b]
+        strain[:, b, k] = half * parts.length * parts.along[:, a]
+    force = tensor @ strain
+    energy = (strain[:, :, :, None] * force[:, :, None, :]).sum(axis=1).reshape(-1, 36)
+    affine = relaxed = (springs @ energy).reshape(m, 6, 6) / parts.volume
+    if free:
+        i, j = parts.ends.T
+        each = springs.T[:, :, None, None]
+        stiffness, loads = each * tensor[:, None], each * force[:, None]
+        between = np.zeros((parts.atoms, parts.atoms, m, 3, 3))
+        on = np.zeros((parts.atoms, m, 3, 6))
+        for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+            np.add.at(between, (a, b), sign * stiffness)
+        np.add.at(on, i, -loads)
+        np.add.at(on, j, loads)
+        # The first atom is held: to shift them all costs nothing.
+        matrix = between[1:, 1:].transpose(2, 0, 3, 1, 4).reshape(m, free, free)
+        load = on[1:].transpose(1, 0, 2, 3).reshape(m, free, 6)
+        gained = load.transpose(0, 2, 1) @ np.linalg.solve(matrix, load)
+        relaxed = affine - gained / parts.volume
+    stiff, rigid = _voigt(affine)
+    _, shear = _voigt(relaxed)
+    compliance = np.linalg.inv(relaxed)
+    normal, (diagonal, other) = compliance[:, :3, :3].sum(axis=(1, 2)), _traces(compliance)
+    bulk, reuss = 1 / normal, 15 / (4 * diagonal - 2 * (normal - diagonal) + 3 * other)
+    ratios = [bulk, bulk / stiff, shear / bulk, shear / rigid, reuss / bulk, reuss / shear]
+    return np.stack(ratios, axis=1)
+
+
+def _voigt(c: Float[Floats, "m 6 6"]) -> tuple[Float[Floats, " m"], Float[Floats, " m"]]:
+    """Bulk and shear modulus by Voigt's mean of an elastic tensor."""
+    normal, (diagonal, other) = c[:, :3, :3].sum(axis=(1, 2)), _traces(c)
+    return normal / 9, (diagonal - (normal - diagonal) / 2) / 15 + other / 5
+
+
+def _traces(c: Float[Floats, "m 6 6"]) -> tuple[Float[Floats, " m"], Float[Floats, " m"]]:
+    """Of normal strains, and of shear strains."""
+    diagonal = np.diagonal(c, axis1=1, axis2=2)
+    return diagonal[:, :3].sum(axis=1), diagonal[:, 3:].sum(axis=1)
+
+
+def _held(parts: _Parts, springs: Float[Floats, "m e"]) -> Float[Floats, "m 4"]:
+    """`SPECTRUM` of trusses that differ in their springs."""
+    stiffness = springs.T[:, :, None, None] * _tensor(parts, HELD)[:, None]
+    blocks = np.zeros((parts.atoms, len(springs), 3, 3))
+    for end in parts.ends.T:
+        np.add.at(blocks, end, stiffness)
+    values = np.log(np.linalg.eigvalsh(blocks))  # [n, m, 3], rising
+    least, largest = values[..., 0], values[..., 2]
+    return np.stack(
+        [
+            least.min(axis=0),
+            values.mean(axis=(0, 2)),
+            largest.max(axis=0),
+            (least - largest).mean(axis=0),
+        ],
+        axis=1,
+    )
+
+
+class Settings(BaseModel):
+    """Settings of the descriptors with the truss."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symprec: Annotated[float, Field(gt=0)]  # Angstrom, of spglib
+    tolerance: Annotated[float, Field(gt=0)]  # Angstrom within which atoms count as co-spherical
+
+
+class Descriptors(descriptors.Joined):
+    """`descriptors.Structure`, what elements are as solids and free atoms, and `truss`.
+
+    Of each of the 21 properties of `descriptors.elemental`: mean, standard deviation, minimum and
+    maximum over the atoms.
+
+    Args:
+        settings: `representations.truss.descriptors` of params.yaml.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(Settings, settings, "representations.truss.descriptors")
+        self._structure = descriptors.Structure({"symprec": self.settings.symprec})
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """values, float64 [1, 576].
+
+        Raises:
+            UnknownElementError: an element is beyond 100.
+            CrystalmeshError: spglib finds no space group, or see `tessellate`.
+        """
+        structure = self._structure.build(crystal)["values"][0]
+        lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
+        found = tessellate(lattice, frac - np.floor(frac), self.settings.tolerance)
+        of = elemental()[numbers]
+        solids = np.stack([of.mean(axis=0), of.std(axis=0), of.min(axis=0), of.max(axis=0)], axis=1)
+        return {"values": np.concatenate([structure, solids.ravel(), truss(found, numbers)])[None]}
+
+
+VARIANTS = {"descriptors": Descriptors}
