@@ -691,9 +691,9 @@ def _check_taught(where: str, experiment: Experiment, taught: Taught) -> None:
                 f"{where}.classical: substituted crystals have no structure to describe; leave out"
                 " one of both"
             )
-        if (other.structure is None) == (other.truss is None):
+        if bool(other.structure) == bool(other.truss):
             raise CrystalmeshError(
-                f"{where}.classical: needs either `structure` or `truss`, the settings of what it"
+                f"{where}.classical: needs either structure or truss, the settings of what it"
                 " is fitted on"
             )
 
@@ -736,6 +736,12 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
     ):
         raise CrystalmeshError(
             f"params.yaml: {where}.refit: needs a network trained by epochs, and `fold: all`"
+        )
+    reads = params.models[experiment.model].network.get("truss")
+    if reads and experiment.representation != "complex.truss":
+        raise CrystalmeshError(
+            f"params.yaml: {where}.representation: models.{experiment.model} reads the truss; use"
+            " complex.truss"
         )
     for key in ("as_is", "taught"):
         if getattr(experiment, key) and experiment.pretrained is None:

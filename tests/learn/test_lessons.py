@@ -196,6 +196,13 @@ def test_a_taught_network_may_be_another_than_its_teacher(
         config.load(pupil.root)
 
 
+def test_a_network_that_reads_the_truss_needs_it(pupil: Project, tree: dict[str, Any]) -> None:
+    tree["models"]["complex"]["network"]["truss"] = True
+    (pupil.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"reads the truss; use complex\.truss"):
+        config.load(pupil.root)
+
+
 def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) -> None:
     graph = {"representation": "graph.cgcnn", "model": "cgcnn"}
     tree["experiments"]["demo"]["log_k-complex"] |= graph
@@ -254,6 +261,18 @@ def test_a_classical_model_teaches_beside_the_networks(
         mixed = 0.75 * said[:, k] + 0.25 * other
         assert lessons.outputs[:, k].numpy() == pytest.approx(mixed, abs=1e-5)
         assert np.abs(mixed - said[:, k]).max() > 0.01
+    experiment = project.params.experiment("demo", "log_k-taught")
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    memo: dict[str, Any] = {}
+    first = Lessons.of(project, experiment, sample, known, "", memo)
+    assert set(memo) == {*sample.train.ids, *sample.pool.ids}
+    for values in memo.values():  # another fold takes what is there
+        values[:] = 0.0
+    again = Lessons.of(project, experiment, sample, known, "", memo)
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.outputs, lessons.outputs)
+    assert not torch.equal(again.outputs, lessons.outputs)
     learns_something_else(pupil, project, monkeypatch)
 
 
@@ -269,5 +288,5 @@ def test_a_classical_teacher_that_cannot_be(pupil: Project, tree: dict[str, Any]
     neither = {"network": RIDGE["network"], "share": 0.5}
     del tree["transfer"]["demo"]["log_k-taught"]["taught"]["substituted"]
     for wrong in (both, neither):
-        with pytest.raises(CrystalmeshError, match="needs either `structure` or `truss`"):
+        with pytest.raises(CrystalmeshError, match="needs either structure or truss"):
             taught(pupil, tree, classical=wrong)

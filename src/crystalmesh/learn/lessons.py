@@ -46,10 +46,12 @@ class Lessons:
         sample: Sample,
         known: Checkpoint | None,
         fold: str,
+        described: dict[str, NDArray[np.float64]] | None = None,
     ) -> "Lessons | None":
         """What the networks of a fold, `known`, say on the mean; None if they do not teach.
 
-        With `classical`, the mean of this, weighted by `1 - share`, and of what that model says.
+        With `classical`, the mean of this, weighted by `1 - share`, and of what that model says;
+        descriptors of crystals are taken from `described` or put there, by crystal.
 
         Raises:
             CrystalmeshError: a setting of `classical` is missing, unknown or out of range.
@@ -72,7 +74,8 @@ class Lessons:
         if other := taught.classical:
             crystals = Crystals.load(project.crystals(experiment.dataset))
             facts, _ = known.run(place(source, fold, 0))
-            first, *beside = _classical(other, crystals, sample)
+            memo = {} if described is None else described
+            first, *beside = _classical(other, crystals, sample, memo)
             scaled = [scale(first, facts["mean"], facts["std"], project.params.training(source))]
             for task, values in zip(experiment.beside or (), beside, strict=True):
                 mean, std = facts["moments"][task]
@@ -96,7 +99,12 @@ class Lessons:
         return self.taught.weight * F.l1_loss(outputs, self.outputs[rows].to(device))
 
 
-def _classical(model: Classical, crystals: Crystals, sample: Sample) -> list[Tensor]:
+def _classical(
+    model: Classical,
+    crystals: Crystals,
+    sample: Sample,
+    memo: dict[str, NDArray[np.float64]],
+) -> list[Tensor]:
     """What a classical model says of the pool: f64 [p] for each output, in the task's unit.
 
     It is fitted on the training crystals, for each output on those that have its label. Rounded
@@ -106,9 +114,10 @@ def _classical(model: Classical, crystals: Crystals, sample: Sample) -> list[Ten
     maker = truss.Descriptors(model.truss) if model.truss else Structure(model.structure or {})
 
     def described(part: Part) -> NDArray[np.float64]:
-        items = [maker.build(crystals[crystals.position(i)]) for i in part.ids]
-        values: NDArray[np.float64] = maker.collate(items)["values"].numpy()
-        return values
+        for i in part.ids:
+            if i not in memo:
+                memo[i] = maker.build(crystals[crystals.position(i)])["values"]
+        return np.concatenate([memo[i] for i in part.ids])
 
     train, pool = described(sample.train), described(sample.pool)
     said = []

@@ -312,8 +312,9 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     known = _known(project, experiment)
     start = {} if known else pretrained(project, experiment)
     runs: dict[str, Run] = {}
+    described: dict[str, NDArray[np.float64]] = {}  # folds teach on the same crystals
     for fold, sample in samples(project, experiment):
-        lessons = cache(partial(Lessons.of, project, experiment, sample, known, fold))
+        lessons = cache(partial(Lessons.of, project, experiment, sample, known, fold, described))
         for member in range(experiment.members or 1):
             prefix = place(experiment, fold, member)
             label = f"{name} fold {fold} member {member}" if multiple else name

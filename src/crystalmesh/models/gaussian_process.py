@@ -6,9 +6,9 @@ Processes for Machine Learning, 2006, sections 4.2 and 5.1). Weights, s and the 
 marginal likelihood of random parts of the training crystals, by Adam (Kingma & Ba,
 arXiv:1412.6980, 2014).
 
-Few labels are far off, and must not count by their square: the noise is taken from the median
-residual of crystals that are left out (Rasmussen & Williams, equation 5.12), and weighted for each
-as by Student's t (Lange, Little & Taylor, J. Am. Stat. Assoc. 84, 881 (1989)).
+Few labels are far off, and must not count by their square: by the residuals of crystals that are
+left out (Rasmussen & Williams, equation 5.12) the noise is made as small as their median tells, and
+weighted for each as by Student's t (Lange, Little & Taylor, J. Am. Stat. Assoc. 84, 881 (1989)).
 
 Written out in NumPy, whose bits are the same on every machine; scikit-learn's gradient needs an
 array of n x n x d.

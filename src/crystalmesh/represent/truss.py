@@ -4,11 +4,13 @@ A spring's stiffness is what a bar of the edge's dual face and length would have
 a bond of these elements at this length may bear. Linear elasticity of it (Born & Huang, Dynamical
 Theory of Crystal Lattices, 1954, sections 11 and 12) needs no label: strain the cell, let the atoms
 relax, and what is left of the energy is its elastic tensor. That atoms relax is no sum over
-neighbours, and so hard to learn from such sums.
+neighbours, and so hard to learn from such sums. The cell does not turn while it is strained: with
+stiffness across the edges, which a rotation feels, shear of cells of low symmetry comes out stiffer
+than of a truss that is free to turn.
 
 Nothing depends on orientation, origin, order of sites, cell or supercell. An edge whose dual face
-vanishes has no stiffness: moving atoms through a change of the complex changes nothing suddenly,
-but for the number of edges.
+vanishes has no stiffness, so that the moduli do not jump where edges come and go; deviations over
+bonds grow as the root of the new faces' areas, and the number of edges jumps.
 """
 
 import csv
@@ -33,10 +35,14 @@ Floats = NDArray[np.float64]
 
 DECAYS = (2.0, 4.0, 8.0)  # of a bond: exp(-decay (r / sum of covalent radii - 1))
 LONGEST = 2.0  # r / sum of covalent radii from which on bonds are equally weak
-SCALES = ("one", "bulk", "rigidity", "valence")  # of a bond: geometric mean of both ends'
+# Of a bond, the geometric mean of both ends': one, exp of the standardised logarithm of the
+# elemental solid's bulk modulus and rigidity (1, the mean, where `elemental` has none: of O, N, H,
+# ...), and a tenth of the valence electrons.
+SCALES = ("one", "bulk", "rigidity", "valence")
 TRANSVERSE = (0.005, 0.05, 0.5)  # stiffness across an edge / along it
 HELD = 0.05  # the same, where it is asked how the others hold an atom
 LIMIT = 4.0  # standard deviations
+ENTRIES = 20_000  # pairs of atoms from which on trusses are relaxed one after the other
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 MODULI = ("K", "K / affine", "G_V / K", "G_V / affine", "G_R / K", "G_R / G_V")
 SPECTRUM = ("softest", "mean", "stiffest", "anisotropy")
@@ -72,7 +78,7 @@ def _scales() -> Floats:
 
 @functools.cache
 def _table() -> tuple[Floats, Floats]:
-    """Mean and deviation of each of `NAMES` over crystals; see env/build_truss_table.py."""
+    """Mean and deviation of each of `NAMES`; see env/build_truss_table.py for of which crystals."""
     text = importlib.resources.files(__package__).joinpath("truss_table.csv").read_text("utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
     assert tuple(row[0] for row in rows) == NAMES
@@ -81,7 +87,7 @@ def _table() -> tuple[Floats, Floats]:
 
 
 def standard(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t"]:
-    """`truss`, with the mean 0 and deviation 1 over crystals and no value beyond `LIMIT`."""
+    """`truss`, standardised by `_table`, whose crystals are small cells; none beyond `LIMIT`."""
     mean, deviation = _table()
     limited: Floats = np.clip((truss(found, numbers) - mean) / deviation, -LIMIT, LIMIT)
     return limited
@@ -90,10 +96,10 @@ def standard(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, 
 def truss(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t"]:
     """What is known of the crystal as a truss; the names are `NAMES`.
 
-    Logarithms of the moduli of a truss for each decay, scale and transverse stiffness: the bulk
-    modulus K and the shear modulus by Voigt's (G_V) and by Reuss' mean (G_R), K by Reuss', each
-    also in relation to what it would be by Voigt's mean with the atoms held where the strain takes
-    them ("affine"). Then the stiffness with which its springs hold an atom: logarithm of the least,
+    For each decay, scale and transverse stiffness the logarithms of Reuss' mean K of the bulk
+    modulus, and of ratios: K and Voigt's mean G_V of the shear modulus to Voigt's means with the
+    atoms held where the strain takes them ("affine"), G_V and Reuss' mean G_R to K, and G_R to G_V.
+    Then the stiffness with which its springs hold an atom: logarithm of the least,
     mean and largest over atoms and directions, and mean over atoms of that of the ratio of the
     least to the largest. Then the bonds, weighted by the volumes of their dual bipyramids, and the
     deviation of the logarithm of the atoms' Voronoi volumes.
@@ -159,7 +165,6 @@ def _tensor(parts: _Parts, across: float) -> Float[Floats, "e 3 3"]:
 
 def _moduli(parts: _Parts, springs: Float[Floats, "m e"], across: float) -> Float[Floats, "m 6"]:
     """`MODULI`, not yet their logarithms, of trusses that differ in their springs."""
-    m, free = len(springs), 3 * (parts.atoms - 1)
     tensor = _tensor(parts, across)
     # How far a unit of each strain moves an edge's far end from its near one.
     strain = np.zeros((len(tensor), 3, 6))
@@ -169,22 +174,11 @@ def _moduli(parts: _Parts, springs: Float[Floats, "m e"], across: float) -> Floa
         strain[:, b, k] = half * parts.length * parts.along[:, a]
     force = tensor @ strain
     energy = (strain[:, :, :, None] * force[:, :, None, :]).sum(axis=1).reshape(-1, 36)
-    affine = relaxed = (springs @ energy).reshape(m, 6, 6) / parts.volume
-    if free:
-        i, j = parts.ends.T
-        each = springs.T[:, :, None, None]
-        stiffness, loads = each * tensor[:, None], each * force[:, None]
-        between = np.zeros((parts.atoms, parts.atoms, m, 3, 3))
-        on = np.zeros((parts.atoms, m, 3, 6))
-        for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
-            np.add.at(between, (a, b), sign * stiffness)
-        np.add.at(on, i, -loads)
-        np.add.at(on, j, loads)
-        # The first atom is held: to shift them all costs nothing.
-        matrix = between[1:, 1:].transpose(2, 0, 3, 1, 4).reshape(m, free, free)
-        load = on[1:].transpose(1, 0, 2, 3).reshape(m, free, 6)
-        gained = load.transpose(0, 2, 1) @ np.linalg.solve(matrix, load)
-        relaxed = affine - gained / parts.volume
+    affine = relaxed = (springs @ energy).reshape(-1, 6, 6) / parts.volume
+    if parts.atoms > 1:
+        pieces = np.array_split(springs, min(len(springs), 1 + parts.atoms**2 // ENTRIES))
+        gained = [_gained(parts, piece, tensor, force) for piece in pieces]
+        relaxed = affine - np.concatenate(gained) / parts.volume
     stiff, rigid = _voigt(affine)
     _, shear = _voigt(relaxed)
     compliance = np.linalg.inv(relaxed)
@@ -192,6 +186,29 @@ def _moduli(parts: _Parts, springs: Float[Floats, "m e"], across: float) -> Floa
     bulk, reuss = 1 / normal, 15 / (4 * diagonal - 2 * (normal - diagonal) + 3 * other)
     ratios = [bulk, bulk / stiff, shear / bulk, shear / rigid, reuss / bulk, reuss / shear]
     return np.stack(ratios, axis=1)
+
+
+def _gained(
+    parts: _Parts,
+    springs: Float[Floats, "m e"],
+    tensor: Float[Floats, "e 3 3"],
+    force: Float[Floats, "e 3 6"],
+) -> Float[Floats, "m 6 6"]:
+    """Energy that the atoms gain by relaxing, by strain and strain."""
+    m, free, (i, j) = len(springs), 3 * (parts.atoms - 1), parts.ends.T
+    each = springs.T[:, :, None, None]
+    stiffness, loads = each * tensor[:, None], each * force[:, None]
+    between = np.zeros((parts.atoms, parts.atoms, m, 3, 3))
+    on = np.zeros((parts.atoms, m, 3, 6))
+    for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+        np.add.at(between, (a, b), sign * stiffness)
+    np.add.at(on, i, -loads)
+    np.add.at(on, j, loads)
+    # The first atom is held: to shift them all costs nothing.
+    matrix = between[1:, 1:].transpose(2, 0, 3, 1, 4).reshape(m, free, free)
+    load = on[1:].transpose(1, 0, 2, 3).reshape(m, free, 6)
+    gained: Floats = load.transpose(0, 2, 1) @ np.linalg.solve(matrix, load)
+    return gained
 
 
 def _voigt(c: Float[Floats, "m 6 6"]) -> tuple[Float[Floats, " m"], Float[Floats, " m"]]:
