@@ -15,8 +15,7 @@ import numpy as np
 from crystalmesh.config import find
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import tessellate
+from crystalmesh.represent.mesh import primitive_complex
 from crystalmesh.represent.truss import NAMES, truss
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +30,7 @@ def main() -> None:
     rows = []
     for position in np.flatnonzero(np.diff(crystals.pointer) <= ATOMS).tolist():
         try:
-            cell, frac, numbers = primitive_cell(crystals[position], settings["symprec"])
-            found = tessellate(cell, frac - np.floor(frac), settings["tolerance"])
+            found, numbers = primitive_complex(crystals[position], **settings)
         except CrystalmeshError:  # it has no complex
             continue
         rows.append(truss(found, numbers))

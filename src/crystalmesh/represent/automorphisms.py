@@ -27,8 +27,8 @@ from torch import Tensor
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import Complex, tessellate
+from crystalmesh.represent.mesh import primitive_complex
+from crystalmesh.represent.tessellation import Complex
 
 SLACK = 5  # candidates are sought within this many times the tolerance, and then looked at closely
 SQUARE = 0.3  # least sine of the angle between the first two edges that are followed
@@ -79,8 +79,7 @@ class Automorphisms:
             CrystalmeshError: spglib finds no primitive cell, or see `tessellate`.
         """
         s = self.settings
-        lattice, frac, numbers = primitive_cell(crystal, s.symprec)
-        found = tessellate(lattice, frac - np.floor(frac), s.tolerance)
+        found, numbers = primitive_complex(crystal, s.symprec, s.tolerance)
         rows = describe(*automorphisms(found, numbers, s.meet), found.lattice)
         operations, many = np.unique(rows, axis=0, return_counts=True)
         return {"operations": operations.astype(np.uint8), "many": many.astype(np.int32)}

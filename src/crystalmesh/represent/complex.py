@@ -22,8 +22,8 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
-from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import Complex, tessellate
+from crystalmesh.represent.mesh import primitive_cell, primitive_complex
+from crystalmesh.represent.tessellation import Complex
 from crystalmesh.represent.truss import standard
 
 SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour
@@ -61,8 +61,7 @@ class Whole:
             CrystalmeshError: spglib finds no primitive cell, an element has no features, or see
                 `tessellate`.
         """
-        lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
-        found = tessellate(lattice, frac - np.floor(frac), self.settings.tolerance)
+        found, numbers = primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
         parts = describe(found, numbers, self._orbits(found, numbers))
         return parts | self._more(found, numbers)
 

@@ -195,6 +195,18 @@ def primitive_cell(
     return _found_cell(crystal, symprec, spglib.find_primitive, problem)
 
 
+def primitive_complex(
+    crystal: Crystal, symprec: float, tolerance: float
+) -> tuple[Complex, Int[NDArray[Any], " n"]]:
+    """The complex of the primitive cell, and the atomic number of each of its sites.
+
+    Raises:
+        CrystalmeshError: see `primitive_cell` and `tessellate`.
+    """
+    lattice, frac, numbers = primitive_cell(crystal, symprec)
+    return tessellate(lattice, frac - np.floor(frac), tolerance), numbers
+
+
 def _found_cell(
     crystal: Crystal, symprec: float, search: Callable[..., Any], problem: str
 ) -> tuple[Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"]]:

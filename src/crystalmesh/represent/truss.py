@@ -28,8 +28,8 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import descriptors, geometry
 from crystalmesh.represent.descriptors import column, elemental
-from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import Complex, tessellate
+from crystalmesh.represent.mesh import primitive_complex
+from crystalmesh.represent.tessellation import Complex
 
 Floats = NDArray[np.float64]
 
@@ -99,18 +99,17 @@ def truss(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t
     For each decay, scale and transverse stiffness the logarithms of Reuss' mean K of the bulk
     modulus, and of ratios: K and Voigt's mean G_V of the shear modulus to Voigt's means with the
     atoms held where the strain takes them ("affine"), G_V and Reuss' mean G_R to K, and G_R to G_V.
-    Then the stiffness with which its springs hold an atom: logarithm of the least,
-    mean and largest over atoms and directions, and mean over atoms of that of the ratio of the
-    least to the largest. Then the bonds, weighted by the volumes of their dual bipyramids, and the
-    deviation of the logarithm of the atoms' Voronoi volumes.
+    Then the stiffness with which its springs hold an atom: logarithm of the least, mean and largest
+    over atoms and directions, and mean over atoms of that of the ratio of the least to the largest.
+    Then the bonds, weighted by the volumes of their dual bipyramids, and the deviation of the
+    logarithm of the atoms' Voronoi volumes.
 
     Args:
         found: the complex of a primitive cell.
         numbers: atomic number of each site.
     """
-    vectors, (i, j) = geometry.edge_vectors(found), found.edge_sites.T
-    length = np.sqrt((vectors * vectors).sum(axis=1))
-    along = vectors / length[:, None]
+    length, (i, j) = geometry.edge_lengths(found), found.edge_sites.T
+    along = geometry.edge_vectors(found) / length[:, None]
     area = np.maximum(geometry.dual_areas(found), 0.0)
     radius = column("CovalentRadius") / 100
     one, other = numbers[i], numbers[j]
@@ -273,8 +272,7 @@ class Descriptors(descriptors.Joined):
             CrystalmeshError: spglib finds no space group, or see `tessellate`.
         """
         structure = self._structure.build(crystal)["values"][0]
-        lattice, frac, numbers = primitive_cell(crystal, self.settings.symprec)
-        found = tessellate(lattice, frac - np.floor(frac), self.settings.tolerance)
+        found, numbers = primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
         of = elemental()[numbers]
         solids = np.stack([of.mean(axis=0), of.std(axis=0), of.min(axis=0), of.max(axis=0)], axis=1)
         return {"values": np.concatenate([structure, solids.ravel(), truss(found, numbers)])[None]}
