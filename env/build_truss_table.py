@@ -1,10 +1,11 @@
-"""Make src/crystalmesh/represent/truss_table.csv, by which networks read what is known of a truss.
+"""Make src/crystalmesh/represent/truss_table.csv, what networks read of descriptors.
 
     python env/build_truss_table.py
 
-Mean and standard deviation of each of `crystalmesh.represent.truss.NAMES` over the crystals of
-mp_pbe with at most 12 atoms, whether they have labels or not; none is read. In four digits, and
-stored, so that no other choice of crystals and no other machine can change a bit of the features.
+Mean and standard deviation of each of `OTHERS` and `NAMES` of crystalmesh.represent.truss over the
+crystals of mp_pbe with at most 12 atoms, whether they have labels or not; none is read. In four
+digits, and stored, so that no other choice of crystals and no other machine can change a bit of the
+features.
 Needs `crystalmesh crystals mp_pbe`.
 """
 
@@ -15,8 +16,7 @@ import numpy as np
 from crystalmesh.config import find
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.mesh import primitive_complex
-from crystalmesh.represent.truss import NAMES, truss
+from crystalmesh.represent.truss import NAMES, OTHERS, Descriptors
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "src/crystalmesh/represent/truss_table.csv"
@@ -26,17 +26,17 @@ ATOMS = 12
 def main() -> None:
     project = find(ROOT)
     crystals = Crystals.load(project.crystals("mp_pbe"))
-    settings = project.params.representation("complex.truss")
+    maker = Descriptors(project.params.representation("truss.descriptors"))
     rows = []
     for position in np.flatnonzero(np.diff(crystals.pointer) <= ATOMS).tolist():
         try:
-            found, numbers = primitive_complex(crystals[position], **settings)
+            rows.append(maker.build(crystals[position])["values"][0])
         except CrystalmeshError:  # it has no complex
             continue
-        rows.append(truss(found, numbers))
     values = np.array(rows)
+    moments = values.mean(axis=0), values.std(axis=0)
     lines = ["name,mean,deviation"]
-    for name, mean, deviation in zip(NAMES, values.mean(axis=0), values.std(axis=0), strict=True):
+    for name, mean, deviation in zip((*OTHERS, *NAMES), *moments, strict=True):
         lines.append(f'"{name}",{mean:.4g},{deviation:.4g}')
     TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 

@@ -24,6 +24,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SHARED = ("dataset", "fold", "refit")  # what an experiment and those that use its networks agree in
+READ = (  # settings of networks: what they let it read, and the representations that tell it
+    ("truss", "the truss", "complex.truss", "complex.described"),
+    ("process", "descriptors", "complex.described"),
+)
 PREDICTORS = "predictors"  # the group of experiments whose networks `crystalmesh predict` uses
 Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
@@ -737,11 +741,16 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         raise CrystalmeshError(
             f"params.yaml: {where}.refit: needs a network trained by epochs, and `fold: all`"
         )
-    reads = params.models[experiment.model].network.get("truss")
-    if reads and experiment.representation != "complex.truss":
+    network = params.models[experiment.model].network
+    for key, what, *needed in READ:
+        if network.get(key) and experiment.representation not in needed:
+            raise CrystalmeshError(
+                f"params.yaml: {where}.representation: models.{experiment.model} reads {what}; use"
+                f" {needed[0]}"
+            )
+    if network.get("process") and params.tasks[experiment.task].kind == "classification":
         raise CrystalmeshError(
-            f"params.yaml: {where}.representation: models.{experiment.model} reads the truss; use"
-            " complex.truss"
+            f"params.yaml: {where}.model: the process of models.{experiment.model} knows no classes"
         )
     for key in ("as_is", "taught"):
         if getattr(experiment, key) and experiment.pretrained is None:
@@ -770,8 +779,8 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
                 " experiment with one"
             )
-    told = ("descriptors.structure", "truss.descriptors")
-    if experiment.task == "space_group" and experiment.representation in told:
+    telling = ("descriptors.structure", "truss.descriptors", "complex.described")
+    if experiment.task == "space_group" and experiment.representation in telling:
         raise CrystalmeshError(
             f"params.yaml: {where}.representation: {experiment.representation} tell the space"
             " group; use descriptors.composition"

@@ -17,6 +17,9 @@ def ready(project: Project) -> Project:
     return project
 
 
+PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
+
+
 @pytest.fixture
 def averaged(ready: Project, tree: dict[str, Any]) -> Project:
     """One network for two tasks on the complex, the running mean of whose weights is kept."""
@@ -37,4 +40,21 @@ def averaged(ready: Project, tree: dict[str, Any]) -> Project:
     (ready.root / "params.yaml").write_text(json.dumps(tree))
     project = config.load(ready.root)
     store.build(project, "tiny-complex_orbits", 1)
+    return project
+
+
+@pytest.fixture
+def kriged(averaged: Project, tree: dict[str, Any]) -> Project:
+    """The same network, but it reads a Gaussian process."""
+    complexes, features = tree["representations"]["complex"], tree["features"]
+    complexes["described"] = complexes["orbits"]
+    block = features["tiny-complex_orbits"] | {"representation": "complex.described"}
+    features["tiny-complex_described"] = block
+    tree["models"]["complex"]["network"] |= {"truss": True, "process": PROCESS}
+    own = tree["experiments"]["demo"]
+    del own["space_group-complex"]
+    own["log_k-complex"] |= {"representation": "complex.described"}
+    (averaged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(averaged.root)
+    store.build(project, "tiny-complex_described", 1)
     return project

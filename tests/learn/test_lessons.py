@@ -15,9 +15,10 @@ from crystalmesh.files import read_tensors
 from crystalmesh.learn.batches import Part, Sample
 from crystalmesh.learn.lessons import Lessons, substituted
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
-from crystalmesh.learn.train import train
+from crystalmesh.learn.train import Prepared, train
 from crystalmesh.models import classical
 from crystalmesh.represent import representation, store
+from tests.learn.conftest import PROCESS
 from tests.learn.test_train import outputs, stopped_and_resumed, taking
 
 
@@ -196,11 +197,48 @@ def test_a_taught_network_may_be_another_than_its_teacher(
         config.load(pupil.root)
 
 
-def test_a_network_that_reads_the_truss_needs_it(pupil: Project, tree: dict[str, Any]) -> None:
-    tree["models"]["complex"]["network"]["truss"] = True
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"truss": True}, r"reads the truss; use complex\.truss"),
+        ({"process": PROCESS}, r"reads descriptors; use complex\.described"),
+    ],
+)
+def test_what_a_network_reads_must_be_told(
+    pupil: Project, tree: dict[str, Any], setting: dict[str, Any], message: str
+) -> None:
+    tree["models"]["complex"]["network"] |= setting
     (pupil.root / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(CrystalmeshError, match=r"reads the truss; use complex\.truss"):
+    with pytest.raises(CrystalmeshError, match=message):
         config.load(pupil.root)
+
+
+def test_who_is_taught_is_told_of_these_crystals_too(kriged: Project, tree: dict[str, Any]) -> None:
+    """What the process says, without which a network that reads it says nothing of a crystal."""
+    own = tree["experiments"]["demo"]["log_k-complex"]
+    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
+    lesson = {"taught": {"atoms": 3, "batch_size": 4, "weight": 0.5}}
+    tree["transfer"] = {"demo": {"log_k-taught": own | source | lesson}}
+    moduli = crystals.Crystals.load(kriged.crystals("tiny")).labels["k_vrh"]
+    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(kriged.root)
+    crystals.build(project, "tiny", 1)
+    splits.build(project, "tiny-60-20-20")
+    store.build(project, "tiny-complex_described", 1)
+    train(project, "demo", "log_k-complex")
+    train(project, "demo", "log_k-taught")
+    known = Checkpoint.load(project, "demo", "log_k-complex")
+    taught = project.params.experiment("demo", "log_k-taught")
+    plain = Sample.load(project, taught)
+    lessons = Prepared.of(project, taught, plain, known, "0", {}).lessons
+    assert lessons is not None
+    pool = lessons.sample.pool
+    assert pool is not None
+    assert len(pool.ids) > 0
+    assert all("said" in lessons.sample.features[i] for i in pool.ids)
+    said = forward(known.network("", 2), inputs(plain, pool))
+    torch.testing.assert_close(lessons.outputs, said, rtol=0, atol=0)
 
 
 def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) -> None:

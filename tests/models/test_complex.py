@@ -15,7 +15,7 @@ from crystalmesh.represent.complex import VARIANTS, collate
 from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
-TRUSS = VARIANTS["truss"](SETTINGS)
+TRUSS, DESCRIBED = (VARIANTS[name](SETTINGS) for name in ("truss", "described"))
 PARTS = ("edges", "faces", "cells")
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
@@ -112,41 +112,78 @@ def test_properties_of_elements_can_be_left_out() -> None:
     assert torch.equal(more.elements[:, :114], full.elements)
 
 
-def on_truss() -> Network:
+KNOWN = [some(seed, "random") for seed in range(4)]
+PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
+
+
+def reader(kind: str) -> tuple[Network, Any]:
+    """A network that reads more than parts, and what makes its inputs."""
     torch.manual_seed(0)
-    return Network(SMALL | {"parts": "edges", "truss": True}, 2).double().eval()
+    more = {"truss": {"truss": True}, "process": {"process": PROCESS}}[kind]
+    network = Network(SMALL | {"parts": "edges"} | more, 2)
+    if network.processes is None:
+        return network.double().eval(), TRUSS
+    batch = collate([DESCRIBED.build(one) for one in KNOWN])
+    support = torch.cat([batch["described"], batch["truss"]], dim=1)
+    weights = 0.1 * torch.rand(2, support.shape[1])
+    state = {"weights": weights, "support": support, "dual": torch.randn(2, 4)}
+    network.processes.load_state_dict(state | {"squared": torch.ones(2)})
+    return network.double().eval(), DESCRIBED
 
 
+@pytest.mark.parametrize("kind", ["truss", "process"])
 @settings(max_examples=25, deadline=None)
 @given(**CRYSTALS)
-def test_on_the_truss_it_is_invariant_too(seed: int, name: str) -> None:
-    one, network = some(seed, name), on_truss()
+def test_what_reads_more_is_invariant_too(kind: str, seed: int, name: str) -> None:
+    one, (network, maker) = some(seed, name), reader(kind)
     torch.testing.assert_close(
-        output(network, TRUSS, one), output(network, TRUSS, moved(one, seed)), rtol=0, atol=1e-4
+        output(network, maker, one), output(network, maker, moved(one, seed)), rtol=0, atol=1e-4
     )
 
 
-def test_it_reads_the_truss() -> None:
-    """Each of its numbers counts, those of one crystal for this crystal only."""
-    network, crystals = on_truss(), [some(seed, "random") for seed in (1, 2)]
-    batch = collate([TRUSS.build(one) for one in crystals])
+@pytest.mark.parametrize(("kind", "read"), [("truss", "truss"), ("process", "said")])
+def test_it_reads_each_number(kind: str, read: str) -> None:
+    """Each counts, those of one crystal for this crystal only."""
+    (network, maker), crystals = reader(kind), [some(seed, "random") for seed in (1, 2)]
+    batch = collate([maker.build(one) for one in crystals])
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
-    batch["truss"].requires_grad_()
+    batch |= {"said": torch.zeros(2, 2, dtype=torch.float64)} if read == "said" else {}
+    batch[read].requires_grad_()
     network(batch)[0].sum().backward()
-    gradient = batch["truss"].grad
+    gradient = batch[read].grad
     assert gradient is not None
     assert (gradient[0] != 0).all()
     assert (gradient[1] == 0).all()
 
 
+def test_what_it_is_not_told_it_asks_its_processes() -> None:
+    network, maker = reader("process")
+    batch = collate([maker.build(some(seed, "random")) for seed in (1, 9)])
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    assert network.processes is not None
+    said = network.processes(torch.cat([batch["described"], batch["truss"]], dim=1))
+    with torch.no_grad():
+        asked, vector = network(batch), network.vector(batch)
+        assert torch.equal(network(batch | {"said": said}), asked)
+        assert not torch.allclose(network(batch | {"said": said + 1}), asked)
+    assert torch.equal(vector[:, -2:], said)
+    assert (said.abs() > 1e-3).all()
+
+
+def test_at_first_half_of_what_is_said_counts() -> None:
+    torch.manual_seed(0)
+    network = Network(SMALL | {"process": PROCESS}, 3)
+    assert torch.equal(network.out.weight[:, -3:], 0.5 * torch.eye(3))
+
+
 def test_without_the_truss_nothing_of_it_is_left() -> None:
     torch.manual_seed(0)
-    plain = Network(SMALL | {"truss": False}, 1).state_dict()
+    plain = Network(SMALL | {"truss": False, "process": None}, 1).state_dict()
     torch.manual_seed(0)
     bare = Network(SMALL, 1).state_dict()
     assert plain.keys() == bare.keys()
     assert all(torch.equal(plain[key], bare[key]) for key in bare)
-    assert not [key for key in bare if "truss" in key]
+    assert not [key for key in bare if "truss" in key or "process" in key]
 
 
 def test_unknown_settings_are_refused() -> None:
@@ -154,5 +191,5 @@ def test_unknown_settings_are_refused() -> None:
         Network({"widht": 8, "layers": 2}, 1)
     with pytest.raises(CrystalmeshError, match="parts"):
         Network(SMALL | {"parts": "volumes"}, 1)
-    assert set(VARIANTS) == {"orbits", "whole", "nearest", "truss"}
+    assert set(VARIANTS) == {"orbits", "whole", "nearest", "truss", "described"}
     assert VARIANTS["orbits"](SETTINGS).collate is not None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -67,6 +68,46 @@ def test_with_normal_errors_it_predicts_as_scikit_learn() -> None:
     expected = fitted(noise, np.ones(80, dtype=bool)).predict(others)
     np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-4)
     assert len(gaussian_process.apply(found, others[:0])) == 0
+
+
+def test_who_is_left_out_is_predicted_from_all_others() -> None:
+    """With weights, s^2 and noise as they are; the noise follows from what `fit` returns."""
+    features, targets = sample(60, 3, 8)
+    found, said = gaussian_process.fit_and_leave_out(features, targets, 20, 50, 4.0, 0)
+    assert {k: v.tolist() for k, v in found.items()} == {
+        k: v.tolist() for k, v in gaussian_process.fit(features, targets, 20, 50, 4.0, 0).items()
+    }
+    support, dual = found["support"].astype(np.float64), found["dual"]
+    noise = (targets - gaussian_process.apply(found, support)) / dual
+    assert noise.min() > 0
+    apart = support[:, None] * found["weights"] - support * found["weights"]
+    kernel = found["squared"] * np.exp(-np.sqrt((apart**2).sum(axis=2)))
+    for row in range(60):
+        others = np.arange(60) != row
+        matrix = kernel[np.ix_(others, others)] + np.diag(noise[others])
+        expected = kernel[row, others] @ np.linalg.solve(matrix, targets[others])
+        assert said[row] == pytest.approx(expected, abs=1e-4)
+
+
+def test_processes_of_a_network_say_what_they_say_alone() -> None:
+    features, targets = sample(50, 4, 9)
+    both = [gaussian_process.fit(features, y, 10, 40, 4.0, 0) for y in (targets, np.tanh(targets))]
+    state = {k: torch.from_numpy(np.stack([one[k] for one in both])) for k in both[0]}
+    state |= {"squared": state["squared"][:, 0], "support": state["support"][0].half()}
+    processes = gaussian_process.Processes()
+    processes.load_state_dict(state)
+    assert not list(processes.parameters())
+    assert processes.support.dtype == torch.float16
+    others, _ = sample(300, 4, 10)
+    said = processes(torch.from_numpy(others))
+    for k, one in enumerate(both):
+        half = one | {"support": state["support"].numpy()}
+        expected = gaussian_process.apply(half, others)
+        np.testing.assert_allclose(said[:, k].numpy(), expected, rtol=0, atol=6e-7)
+    assert (said * 1e6 - (said * 1e6).round()).abs().max() < 1e-3
+    again = gaussian_process.Processes()
+    again.load_state_dict(processes.state_dict())
+    assert torch.equal(again(torch.from_numpy(others)), said)
 
 
 def test_it_finds_what_matters() -> None:

@@ -14,10 +14,19 @@ from crystalmesh import represent
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.complex import VARIANTS
-from crystalmesh.represent.descriptors import STRUCTURE, column, elemental
+from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
 from crystalmesh.represent.mesh import primitive_cell
 from crystalmesh.represent.tessellation import tessellate
-from crystalmesh.represent.truss import DECAYS, LIMIT, NAMES, SCALES, TRANSVERSE, Descriptors, truss
+from crystalmesh.represent.truss import (
+    DECAYS,
+    LIMIT,
+    NAMES,
+    OTHERS,
+    SCALES,
+    TRANSVERSE,
+    Descriptors,
+    truss,
+)
 from tests.represent.test_complex import CRYSTALS, moved, some
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001}
@@ -40,6 +49,14 @@ def of(one: Crystal, primitive: bool = True) -> Floats:
     if primitive:
         lattice, frac, numbers = primitive_cell(one, 0.01)
     return truss(tessellate(lattice, frac - np.floor(frac), 0.001), numbers)
+
+
+def table() -> Floats:
+    """Means and deviations that networks read by: [2, d]."""
+    text = (Path(represent.__file__).parent / "truss_table.csv").read_text("utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["name"] for row in rows] == [*OTHERS, *NAMES]
+    return np.array([[float(row[key]) for row in rows] for key in ("mean", "deviation")])
 
 
 def value(values: Floats, start: str) -> float:
@@ -156,9 +173,7 @@ def test_what_networks_read_is_limited() -> None:
     items = [maker.build(some(seed, "random")) for seed in range(4)]
     row = maker.collate(items)["truss"]
     assert row.shape == (4, len(NAMES))
-    text = (Path(represent.__file__).parent / "truss_table.csv").read_text("utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    mean, deviation = (np.array([float(r[key]) for r in rows]) for key in ("mean", "deviation"))
+    mean, deviation = table()[:, len(OTHERS) :]
     found = (np.array([of(some(seed, "random")) for seed in range(4)]) - mean) / deviation
     assert (np.abs(found) > LIMIT).any()
     np.testing.assert_allclose(row.numpy(), np.clip(found, -LIMIT, LIMIT), atol=1e-5)
@@ -170,10 +185,30 @@ def test_what_networks_read_is_limited() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(**CRYSTALS)
+def test_networks_read_what_classical_models_do(seed: int, name: str) -> None:
+    """But standardised, and limited; the rest is as with the truss alone."""
+    one = some(seed, name)
+    item = VARIANTS["described"](SETTINGS).build(one)
+    known = np.concatenate([item["described"], item["truss"]], axis=1)
+    mean, deviation = table()
+    assert (deviation > 0).all()
+    values = DESCRIBED.build(one)["values"]
+    expected = np.clip((values - mean) / deviation, -LIMIT, LIMIT)
+    np.testing.assert_allclose(known, expected, rtol=1e-5, atol=1e-5)
+    less = VARIANTS["truss"](SETTINGS).build(one)
+    assert set(item) - set(less) == {"described"}
+    for key, array in less.items():
+        np.testing.assert_array_equal(item[key], array)
+
+
+@settings(max_examples=15, deadline=None)
+@given(**CRYSTALS)
 def test_descriptors(seed: int, name: str) -> None:
     one = some(seed, name)
     values = DESCRIBED.build(one)["values"]
-    assert values.shape == (1, len(STRUCTURE) + 4 * 21 + len(NAMES))
+    assert values.shape == (1, len(STRUCTURE) + 4 * 21 + len(NAMES)) == (1, len(OTHERS + NAMES))
+    first = OTHERS.index(f"mean of elements' {ELEMENTAL[0]}")
+    assert first == len(STRUCTURE)
     np.testing.assert_allclose(values[0, -len(NAMES) :], of(one))
     solids = values[0, len(STRUCTURE) : -len(NAMES)].reshape(21, 4)
     each = elemental()[one.numbers]

@@ -45,6 +45,7 @@ from crystalmesh.files import (
     write_tensors,
 )
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
+from crystalmesh.learn.kriging import informed
 from crystalmesh.learn.lessons import Lessons
 from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
 from crystalmesh.models import classical, network
@@ -314,7 +315,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     runs: dict[str, Run] = {}
     described: dict[str, NDArray[np.float64]] = {}  # folds teach on the same crystals
     for fold, sample in samples(project, experiment):
-        lessons = cache(partial(Lessons.of, project, experiment, sample, known, fold, described))
+        prepared = cache(partial(Prepared.of, project, experiment, sample, known, fold, described))
         for member in range(experiment.members or 1):
             prefix = place(experiment, fold, member)
             label = f"{name} fold {fold} member {member}" if multiple else name
@@ -327,9 +328,8 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    run = _fit(
-                        project, experiment, sample, seed, own, label, start, devices, lessons()
-                    )
+                    shared, first = prepared(), member == 0
+                    run = _fit(project, experiment, shared, seed, own, label, start, devices, first)
                 if multiple and rank() == 0:
                     for path in own.rglob("*.ckpt"):
                         path.unlink()
@@ -371,6 +371,43 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the networks of a fold share.
+
+    Attributes:
+        sample: with what processes say, if the networks read it.
+        processes: arrays of these, by their names in the network; else none.
+        lessons: what other networks teach, if they do.
+        seconds, cpu_seconds: that it took.
+    """
+
+    sample: Sample
+    processes: dict[str, NDArray[Any]]
+    lessons: Lessons | None
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        project: Project,
+        experiment: Experiment,
+        sample: Sample,
+        known: Checkpoint | None,
+        fold: str,
+        described: dict[str, NDArray[np.float64]],
+    ) -> "Prepared":
+        """Fit processes and hear the teachers; for `described` see `Lessons.of`."""
+        began = time.perf_counter(), time.process_time()
+        processes: dict[str, NDArray[Any]] = {}
+        if settings := project.params.models[experiment.model].network.get("process"):
+            sample, processes = informed(sample, settings)
+        lessons = Lessons.of(project, experiment, sample, known, fold, described)
+        took = time.perf_counter() - began[0], time.process_time() - began[1]
+        return cls(sample, processes, lessons, *took)
+
+
 def pretrained(project: Project, experiment: Experiment) -> dict[str, Tensor]:
     """The weights that the experiment's training starts from; none, where it starts anew.
 
@@ -395,6 +432,28 @@ def transfer(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _fit(
+    project: Project,
+    experiment: Experiment,
+    shared: Prepared,
+    seed: int,
+    scratch: Path,
+    label: str,
+    start: Mapping[str, Tensor],
+    devices: Devices,
+    first: bool,
+) -> Run:
+    """Train one network; the time of the fold's first one has in it what all share."""
+    sample, lessons = shared.sample, shared.lessons
+    run = _fit_both(project, experiment, sample, seed, scratch, label, start, devices, lessons)
+    return replace(
+        run,
+        tensors=run.tensors | shared.processes,
+        seconds=run.seconds + first * shared.seconds,
+        cpu_seconds=run.cpu_seconds + first * shared.cpu_seconds,
+    )
+
+
+def _fit_both(
     project: Project,
     experiment: Experiment,
     sample: Sample,

@@ -7,7 +7,8 @@ hears its neighbours along its edges, gated as in CGCNN. All that enters is inva
 rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
 
 The complex as a whole is an elastic truss besides (`represent.truss`): how it gives way under
-strain is no sum over neighbours, and can be added to what the last layer sees.
+strain is no sum over neighbours, and can be added to what the last layer sees; so can what a
+Gaussian process on it and on descriptors of composition and structure says.
 
 With one part for each symmetry orbit (`complex.orbits`) the same numbers come out as with all parts
 (`complex.whole`): a message that comes from m parts of an orbit counts m times.
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
+from crystalmesh.models import gaussian_process
 from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import table
 from crystalmesh.represent.descriptors import elemental, magpie
@@ -46,6 +48,9 @@ class Settings(BaseModel):
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
     truss: bool = False  # reads what the complex is as an elastic truss, too
+    # Reads what Gaussian processes on descriptors and the truss say, one an output, fitted on the
+    # same training crystals; in training, of each of these, what they say from all others.
+    process: gaussian_process.Settings | None = None
     gaussians: int = Field(default=32, gt=1)  # of an edge's length
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -242,11 +247,20 @@ class Network(nn.Module):
             Layer(d, config.parts, config.dropout) for _ in range(config.layers)
         )
         self.truss = _plain(len(NAMES), d) if config.truss else None
+        told = outputs if config.process else 0
+        self.processes = gaussian_process.Processes() if config.process else None
+        self.told = _plain(told, d) if config.process else None
         self.dropout = nn.Dropout(config.dropout)
-        self.hidden, self.out = nn.Linear(2 * d, d), nn.Linear(d, outputs)
+        self.hidden, self.out = nn.Linear(2 * d, d), nn.Linear(d + told, outputs)
+        if config.process:
+            with torch.no_grad():  # to begin with, half of what is said
+                self.out.weight[:, d:] = 0.5 * torch.eye(outputs)
 
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
-        """What the last layer sees: one layer on means over atoms and edges, and on the truss."""
+        """What the last layer sees: one layer on means over atoms and edges, and on the truss.
+
+        With processes, what they say stands behind it.
+        """
         b = self.weighted(batch)
         x = self.embedded(b)
         for layer in self.layers:
@@ -259,7 +273,13 @@ class Network(nn.Module):
         heard = self.hidden(torch.cat(pooled, dim=1))
         if self.truss is not None:
             heard = heard + self.truss(self.dropout(batch["truss"].to(heard.dtype)))
-        return F.silu(heard)
+        if self.told is None or self.processes is None:
+            return F.silu(heard)
+        said = batch.get("said")
+        if said is None:
+            said = self.processes(torch.cat([batch["described"], batch["truss"]], dim=1))
+        said = said.to(heard.dtype)
+        return torch.cat([F.silu(heard + self.told(said)), said], dim=1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
         out: Tensor = self.out(self.vector(batch))

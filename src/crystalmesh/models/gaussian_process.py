@@ -18,9 +18,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg import cho_solve, cholesky, lapack
+from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +34,17 @@ MOMENTS = 0.9, 0.999
 ROUNDS = 3  # of weighting the noise
 LEAST = 1e-12  # square of a distance: rounding is below it
 ROWS = 256  # crystals that are predicted at once
+DIGITS = 6  # after the point, of what networks are told
+
+
+class Settings(BaseModel):
+    """How a process is fitted; see `fit`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(gt=0)
+    part: int = Field(gt=1)
+    freedom: float = Field(gt=0)
 
 
 def fit(
@@ -54,6 +68,22 @@ def fit(
     Returns:
         weights [d], support [n, d] (the features, limited), dual [n] and squared [1], s^2.
     """
+    return fit_and_leave_out(features, targets, steps, part, freedom, seed)[0]
+
+
+def fit_and_leave_out(
+    features: Float[Floats, "n d"],
+    targets: Float[Floats, " n"],
+    steps: int,
+    part: int,
+    freedom: float,
+    seed: int,
+) -> tuple[dict[str, NDArray[Any]], Float[Floats, " n"]]:
+    """What `fit` returns, and what the process says of each crystal from all others.
+
+    Weights, s^2 and noise know the crystal, so that it is a little nearer to the target than to
+    that of a new crystal.
+    """
     inputs = np.clip(features, -LIMIT, LIMIT).astype(np.float32).astype(np.float64)
     weights, squared, noise = hyperparameters(inputs, targets, steps, part, seed)
     kernel = squared * np.exp(-_distances(inputs * weights, inputs * weights))
@@ -61,18 +91,20 @@ def fit(
     for turn in range(ROUNDS + 1):
         factor = cholesky(kernel + np.diag(noise / certain), lower=True, check_finite=False)
         dual: Floats = cho_solve((factor, True), targets, check_finite=False)
+        left_out: Floats = dual / np.diag(_inverse(factor))
         if turn < ROUNDS:
-            left_out = np.abs(dual / np.diag(_inverse(factor)))
-            scale = 1.4826 * float(np.median(left_out)) or 1.0  # as a deviation, were they normal
+            apart = np.abs(left_out)
+            scale = 1.4826 * float(np.median(apart)) or 1.0  # as a deviation, were they normal
             if not turn:  # what the likelihood took for noise is also what is wrong
-                noise *= min(1.0, scale**2 / float((left_out**2).mean() or 1.0))
-            certain = (freedom + 1) / (freedom + (left_out / scale) ** 2)
-    return {
+                noise *= min(1.0, scale**2 / float((apart**2).mean() or 1.0))
+            certain = (freedom + 1) / (freedom + (apart / scale) ** 2)
+    tensors: dict[str, NDArray[Any]] = {
         "weights": weights,
         "support": inputs.astype(np.float32),
         "dual": dual,
         "squared": np.array([squared]),
     }
+    return tensors, targets - left_out
 
 
 def apply(tensors: Mapping[str, NDArray[Any]], features: Float[Floats, "n d"]) -> Floats:
@@ -85,6 +117,39 @@ def apply(tensors: Mapping[str, NDArray[Any]], features: Float[Floats, "n d"]) -
         squared * np.exp(-_distances(block, support)) @ tensors["dual"] for block in blocks
     ]
     return np.concatenate([np.zeros(0), *predicted])
+
+
+class Processes(nn.Module):
+    """Processes on the same crystals as a part of a network: fitted before it, and not trained.
+
+    Shapes:
+        input [c, d]; output [c, processes], rounded, so that it does not depend on the machine.
+        What `fit` returns of each, one below the other, as buffers: weights [p, d], dual [p, n]
+        (0 of a crystal that a process does not know), squared [p], and support [n, d]. None of
+        them has a size before it is loaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("weights", "support", "dual", "squared"):
+            self.register_buffer(name, torch.zeros(0))
+
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in self._buffers:
+            if prefix + name in state:
+                self._buffers[name] = torch.empty_like(state[prefix + name])
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def forward(self, inputs: Float[Tensor, "c d"]) -> Float[Tensor, "c p"]:
+        known = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
+        rows = inputs.detach().cpu().double().numpy()
+        said = []
+        for weights, dual, squared in zip(
+            *(known[name] for name in ("weights", "dual", "squared")), strict=True
+        ):
+            one = {"weights": weights, "dual": dual, "squared": squared[None]}
+            said.append(np.round(apply(one | {"support": known["support"]}, rows), DIGITS))
+        return torch.from_numpy(np.stack(said, axis=1)).to(inputs)
 
 
 def hyperparameters(

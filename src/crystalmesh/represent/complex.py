@@ -24,7 +24,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
 from crystalmesh.represent.mesh import primitive_cell, primitive_complex
 from crystalmesh.represent.tessellation import Complex
-from crystalmesh.represent.truss import standard
+from crystalmesh.represent.truss import NAMES, OTHERS, Descriptors, standard, truss
 
 SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour
 EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
@@ -43,7 +43,7 @@ class Whole:
     """All parts of the complex of a primitive cell.
 
     Args:
-        settings: `representations.complex.whole` (or `.orbits`, `.truss`) of params.yaml.
+        settings: `representations.complex.whole` (or `.orbits`, ...) of params.yaml.
     """
 
     block = "whole"
@@ -63,7 +63,7 @@ class Whole:
         """
         found, numbers = primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
         parts = describe(found, numbers, self._orbits(found, numbers))
-        return parts | self._more(found, numbers)
+        return parts | self._more(crystal, found, numbers)
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:  # noqa: ARG002
         return geometry.Orbits(
@@ -75,7 +75,12 @@ class Whole:
             broken=0,
         )
 
-    def _more(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> dict[str, NDArray[Any]]:  # noqa: ARG002
+    def _more(
+        self,
+        crystal: Crystal,  # noqa: ARG002
+        found: Complex,  # noqa: ARG002
+        numbers: Int[NDArray[Any], " n"],  # noqa: ARG002
+    ) -> dict[str, NDArray[Any]]:
         return {}
 
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
@@ -100,8 +105,32 @@ class Truss(Quotient):
 
     block = "truss"
 
-    def _more(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> dict[str, NDArray[Any]]:
-        return {"truss": _f32(standard(found, numbers)[None])}
+    def _more(
+        self,
+        crystal: Crystal,  # noqa: ARG002
+        found: Complex,
+        numbers: Int[NDArray[Any], " n"],
+    ) -> dict[str, NDArray[Any]]:
+        return {"truss": _f32(standard(truss(found, numbers), NAMES)[None])}
+
+
+class Described(Truss):
+    """`Truss`, and beside it all else that `represent.truss.Descriptors` tells.
+
+    Adds described [1, d], one row a crystal.
+    """
+
+    block = "described"
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._descriptors = Descriptors(self.settings.model_dump())
+
+    def _more(
+        self, crystal: Crystal, found: Complex, numbers: Int[NDArray[Any], " n"]
+    ) -> dict[str, NDArray[Any]]:
+        others = standard(self._descriptors.others(crystal, numbers), OTHERS)
+        return super()._more(crystal, found, numbers) | {"described": _f32(others[None])}
 
 
 class NearestSettings(BaseModel):
@@ -348,4 +377,5 @@ VARIANTS: dict[str, type[Whole] | type[Nearest]] = {
     "whole": Whole,
     "nearest": Nearest,
     "truss": Truss,
+    "described": Described,
 }

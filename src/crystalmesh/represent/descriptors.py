@@ -66,6 +66,30 @@ PROPERTIES = (
     "GSmagmom",  # Bohr magneton an atom, of it
     "SpaceGroupNumber",  # of it
 )
+# Columns of `elemental`.
+ELEMENTAL = (
+    "Bulk modulus",
+    "Rigidity modulus",
+    "Youngs modulus",
+    "Velocity of sound",
+    "Coefficient of linear thermal expansion",
+    "Thermal conductivity",
+    "Electrical resistivity",
+    "Brinell hardness",
+    "Boiling point",
+    "Density of solid",
+    "Molar volume",
+    "Mineral hardness",
+    "Poissons ratio",
+    "Ionisation energy 1",
+    "Ionisation energy 2",
+    "Ionisation energy 3",
+    "Electron affinity",
+    "Highest s orbital",
+    "Highest p orbital",
+    "Highest d orbital",
+    "Highest f orbital",
+)
 STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev", "mode")
 NORMS = (0, 2, 3, 5, 7, 10)
 
@@ -219,12 +243,12 @@ def magpie() -> Floats:
 def elemental() -> Floats:
     """What is known of the elements as solids and free atoms: [101, 21], row = atomic number.
 
-    Moduli, hardness, sound, expansion, conduction, boiling point, density; ionisation energies,
-    electron affinity, energies of orbitals. Columns have the mean 0 and deviation 1 over the
-    elements with a value; 0 stands for none. Source: see env/build_elements_table.py.
+    Columns are `ELEMENTAL`, with the mean 0 and deviation 1 over the elements with a value; 0
+    stands for none. Source: see env/build_elements_table.py.
     """
     text = importlib.resources.files(__package__).joinpath("elements_table.csv").read_text("utf-8")
-    rows = [row[2:] for row in csv.reader(text.splitlines()[1:])]
+    names, *rows = (row[2:] for row in csv.reader(text.splitlines()))
+    assert tuple(names) == ELEMENTAL
     return np.array([[0.0] * len(rows[0]), *([float(cell or 0) for cell in row] for row in rows)])
 
 

@@ -16,7 +16,7 @@ bonds grow as the root of the new faces' areas, and the number of edges jumps.
 import csv
 import functools
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import descriptors, geometry
-from crystalmesh.represent.descriptors import column, elemental
+from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
 from crystalmesh.represent.mesh import primitive_complex
 from crystalmesh.represent.tessellation import Complex
 
@@ -66,6 +66,15 @@ NAMES: tuple[str, ...] = (
     "like ends",
     "deviation volume",
 )
+# What `Descriptors` has before `NAMES`.
+OTHERS: tuple[str, ...] = (
+    *STRUCTURE,
+    *(
+        f"{statistic} of elements' {name}"
+        for name in ELEMENTAL
+        for statistic in ("mean", "deviation", "minimum", "maximum")
+    ),
+)
 
 
 @functools.cache
@@ -77,19 +86,17 @@ def _scales() -> Floats:
 
 
 @functools.cache
-def _table() -> tuple[Floats, Floats]:
-    """Mean and deviation of each of `NAMES`; see env/build_truss_table.py for of which crystals."""
+def _table() -> dict[str, tuple[float, float]]:
+    """Mean and deviation by name; see env/build_truss_table.py for of which crystals."""
     text = importlib.resources.files(__package__).joinpath("truss_table.csv").read_text("utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
-    assert tuple(row[0] for row in rows) == NAMES
-    mean, deviation = np.array([[float(cell) for cell in row[1:]] for row in rows]).T
-    return mean, deviation
+    return {name: (float(mean), float(deviation)) for name, mean, deviation in rows}
 
 
-def standard(found: Complex, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " t"]:
-    """`truss`, standardised by `_table`, whose crystals are small cells; none beyond `LIMIT`."""
-    mean, deviation = _table()
-    limited: Floats = np.clip((truss(found, numbers) - mean) / deviation, -LIMIT, LIMIT)
+def standard(values: Float[Floats, " t"], names: Sequence[str]) -> Float[Floats, " t"]:
+    """Numbers of these names, standardised over small cells; none beyond `LIMIT`."""
+    mean, deviation = np.array([_table()[name] for name in names]).T
+    limited: Floats = np.clip((values - mean) / deviation, -LIMIT, LIMIT)
     return limited
 
 
@@ -265,17 +272,27 @@ class Descriptors(descriptors.Joined):
         self._structure = descriptors.Structure({"symprec": self.settings.symprec})
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
-        """values, float64 [1, 576].
+        """values, float64 [1, 576]; their names are `OTHERS` and `NAMES`.
 
         Raises:
             UnknownElementError: an element is beyond 100.
             CrystalmeshError: spglib finds no space group, or see `tessellate`.
         """
-        structure = self._structure.build(crystal)["values"][0]
         found, numbers = primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
+        values = np.concatenate([self.others(crystal, numbers), truss(found, numbers)])
+        return {"values": values[None]}
+
+    def others(self, crystal: Crystal, numbers: Int[NDArray[Any], " n"]) -> Float[Floats, " d"]:
+        """What it tells without the truss; the names are `OTHERS`.
+
+        Args:
+            crystal: the crystal.
+            numbers: atomic number of each site of its primitive cell.
+        """
+        structure = self._structure.build(crystal)["values"][0]
         of = elemental()[numbers]
         solids = np.stack([of.mean(axis=0), of.std(axis=0), of.min(axis=0), of.max(axis=0)], axis=1)
-        return {"values": np.concatenate([structure, solids.ravel(), truss(found, numbers)])[None]}
+        return np.concatenate([structure, solids.ravel()])
 
 
 VARIANTS = {"descriptors": Descriptors}
