@@ -26,8 +26,15 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SHARED = ("dataset", "fold", "refit")  # what an experiment and those that use its networks agree in
 READ = (  # settings of networks: what they let it read, and the representations that tell it
     ("truss", "the truss", "complex.truss", "complex.described"),
+    ("described", "descriptors", "complex.described"),
     ("process", "descriptors", "complex.described"),
 )
+TELLS_TOO = {"complex.described": "complex.truss"}  # a representation that has all of another
+TELLING = {  # representations that tell the space group, and what to use for it
+    "descriptors.structure": "descriptors.composition",
+    "truss.descriptors": "descriptors.composition",
+    "complex.described": "complex.truss",
+}
 PREDICTORS = "predictors"  # the group of experiments whose networks `crystalmesh predict` uses
 Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
@@ -297,6 +304,15 @@ class Stability(Settings):
     displacements: tuple[Positive, ...] = Field(description="Angstrom, of every atom")
 
 
+class Together(Settings):
+    """Networks of several experiments as one ensemble."""
+
+    title: str
+    experiments: dict[Name, Annotated[tuple[Name, ...], Field(min_length=2)]] = Field(
+        description="by task, those whose networks are averaged: each counts as one, members too"
+    )
+
+
 class Report(Settings):
     """A set of experiments with one document: results/<report>/."""
 
@@ -309,6 +325,9 @@ class Report(Settings):
     stability: Stability
     maps: tuple[Name, ...] = Field(
         default=(), description="experiments whose crystal vectors the report draws"
+    )
+    together: tuple[Together, ...] = Field(
+        default=(), description="ensembles that the table of Matbench has besides"
     )
 
 
@@ -648,6 +667,15 @@ def _check(params: Params) -> None:
         lookup(params.experiments, name, f"group of experiments (reports.{name})")
         for one in report.maps:
             lookup(params.group(name), one, f"experiment (reports.{name}.maps)")
+        for k, ensemble in enumerate(report.together):
+            where = f"reports.{name}.together.{k}.experiments"
+            for task, members in ensemble.experiments.items():
+                for one in members:
+                    experiment = lookup(params.group(name), one, f"experiment ({where})")
+                    if (experiment.task, experiment.fold) != (task, "all"):
+                        raise CrystalmeshError(
+                            f"params.yaml: {where}.{task}: {one} is not of this task over all folds"
+                        )
     for name, site in params.site.items():
         lookup(params.reports, name, f"report (site.{name})")
         lookup(params.datasets, site.dataset, f"dataset (site.{name})")
@@ -700,6 +728,13 @@ def _check_taught(where: str, experiment: Experiment, taught: Taught) -> None:
                 f"{where}.classical: needs either structure or truss, the settings of what it"
                 " is fitted on"
             )
+
+
+def _told_too(params: Params, one: str, other: str) -> bool:
+    """Whether a representation has all of one, made with the same settings."""
+    return TELLS_TOO.get(other) == one and params.representation(one) == params.representation(
+        other
+    )
 
 
 def _check_as_is(params: Params, where: str, own: Experiment, first: Experiment) -> None:
@@ -761,8 +796,11 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
         first = params.experiment(source.group, source.name)
         one, other = (params.models[e.model] for e in (first, experiment))
         same = (one.architecture, one.network) == (other.architecture, other.network)
-        # one that is taught starts anew: it may be another network, on the same inputs
-        if first.representation != experiment.representation or not (same or experiment.taught):
+        # one that is taught starts anew: it may be another network, and read more
+        alike = first.representation == experiment.representation or (
+            experiment.taught and _told_too(params, first.representation, experiment.representation)
+        )
+        if not alike or not (same or experiment.taught):
             raise CrystalmeshError(
                 f"params.yaml: {where}.pretrained: {source.name} is of another model or"
                 " representation"
@@ -779,11 +817,16 @@ def _check_experiment(params: Params, where: str, experiment: Experiment) -> Non
                 f"params.yaml: {where}.pretrained: {source.name} has several networks; name an"
                 " experiment with one"
             )
-    telling = ("descriptors.structure", "truss.descriptors", "complex.described")
-    if experiment.task == "space_group" and experiment.representation in telling:
+        elif first.as_is and network.get("process"):  # its processes are in another order
+            raise CrystalmeshError(
+                f"params.yaml: {where}.pretrained: {source.name} reads processes of another"
+                " experiment; name that one"
+            )
+    instead = TELLING.get(experiment.representation)
+    if experiment.task == "space_group" and instead:
         raise CrystalmeshError(
             f"params.yaml: {where}.representation: {experiment.representation} tell the space"
-            " group; use descriptors.composition"
+            f" group; use {instead}"
         )
     if params.models[experiment.model].training is None and not experiment.training:
         return

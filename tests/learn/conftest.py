@@ -8,6 +8,7 @@ import pytest
 from crystalmesh import config
 from crystalmesh.config import Project
 from crystalmesh.represent import store
+from tests.models.test_complex import PROCESS
 
 
 @pytest.fixture
@@ -15,9 +16,6 @@ def ready(project: Project) -> Project:
     for key in project.params.features:
         store.build(project, key, 1)
     return project
-
-
-PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
 
 
 @pytest.fixture
@@ -51,6 +49,7 @@ def kriged(averaged: Project, tree: dict[str, Any]) -> Project:
     block = features["tiny-complex_orbits"] | {"representation": "complex.described"}
     features["tiny-complex_described"] = block
     tree["models"]["complex"]["network"] |= {"truss": True, "process": PROCESS}
+    tree["models"]["complex"]["checkpoint"] = "float16"
     own = tree["experiments"]["demo"]
     del own["space_group-complex"]
     own["log_k-complex"] |= {"representation": "complex.described"}

@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from crystalmesh import config
-from crystalmesh.config import Project
+from crystalmesh.config import Project, Source
+from crystalmesh.data import crystals, splits
+from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_tensors
 from crystalmesh.learn.batches import Part, Sample
 from crystalmesh.learn.kriging import informed
 from crystalmesh.learn.predict import Checkpoint, forward, inputs, predict
-from crystalmesh.learn.train import train
+from crystalmesh.learn.train import Shared, train
 from crystalmesh.models.gaussian_process import Processes
-from tests.learn.conftest import PROCESS
+from crystalmesh.represent import store
 from tests.learn.test_train import outputs, stopped_and_resumed
+from tests.models.test_complex import PROCESS
 
 
 def sample_of(project: Project) -> Sample:
@@ -61,8 +64,12 @@ def scaled(sample: Sample) -> Any:
 def test_labels_of_crystals_to_be_predicted_are_not_read(kriged: Project) -> None:
     sample = sample_of(kriged)
     told, arrays = informed(sample, PROCESS)
-    unknown = replace(sample.test, targets=np.full(len(sample.test.ids), np.nan))
-    other, again = informed(replace(sample, test=unknown, val=sample.val), PROCESS)
+    unknown = {
+        name: replace(part, targets=np.full(len(part.ids), np.nan), beside=None)
+        for name in ("val", "test", "calibration")
+        for part in [getattr(sample, name)]
+    }
+    other, again = informed(replace(sample, **unknown), PROCESS)
     for key, array in arrays.items():
         np.testing.assert_array_equal(again[key], array)
     for part in (sample.train, sample.val, sample.test):
@@ -92,6 +99,30 @@ def test_a_label_that_some_crystals_lack(kriged: Project) -> None:
         )
 
 
+def test_a_label_that_no_crystal_has(kriged: Project) -> None:
+    sample = sample_of(kriged)
+    none = np.full((len(sample.train.ids), 1), np.nan)
+    told, arrays = informed(replace(sample, train=replace(sample.train, beside=none)), PROCESS)
+    assert (said(told, sample.test)[:, 1] == 0).all()
+    assert (said(told, sample.train)[:, 1] == 0).all()
+    expected, _ = informed(sample, PROCESS)
+    np.testing.assert_array_equal(said(told, sample.test)[:, 0], said(expected, sample.test)[:, 0])
+    assert (arrays["processes.dual"][1] == 0).all()
+
+
+def test_settings_of_the_process_are_checked(kriged: Project, tree: dict[str, Any]) -> None:
+    sample = sample_of(kriged)
+    with pytest.raises(CrystalmeshError, match=r"process\.freedm: unknown"):
+        informed(sample, PROCESS | {"freedm": 1})
+    with pytest.raises(CrystalmeshError, match=r"process\.steps"):
+        informed(sample, {"part": 20, "freedom": 4.0})
+    restart = {"epochs": 1, "lr": 0.1, "network": {"process": PROCESS | {"steps": 5}}}
+    tree["models"]["complex"]["training"] |= {"restart": restart}
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match=r"restart\.network: changes the sizes"):
+        train(config.load(kriged.root), "demo", "log_k-complex")
+
+
 def test_the_checkpoint_has_all_that_it_reads(
     kriged: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +134,8 @@ def test_the_checkpoint_has_all_that_it_reads(
     for key, array in arrays.items():
         np.testing.assert_array_equal(tensors[key], array)
     assert len(tensors["processes.support"]) == len(sample.train.ids)
+    assert tensors["processes.weights"].dtype == np.float64
+    assert tensors["told.weight"].dtype == np.float16
     net = Checkpoint.load(kriged, "demo", "log_k-complex").network("", 2)
     found = forward(net, inputs(sample, sample.test))
     assert torch.equal(found, forward(net, inputs(told, sample.test)))
@@ -130,6 +163,55 @@ def test_the_process_of_another_output(kriged: Project, tree: dict[str, Any]) ->
         for name in ("log_k-complex", "e_form-complex")
     )
     torch.testing.assert_close(one, other.flip(1), rtol=0, atol=1e-6)
+
+
+def test_who_is_taught_by_such_a_network(kriged: Project, tree: dict[str, Any]) -> None:
+    """The teachers ask processes of their own, whose outputs may be in another order."""
+    own = tree["experiments"]["demo"]["log_k-complex"]
+    moduli = Crystals.load(kriged.crystals("tiny")).labels["k_vrh"]
+    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
+    tree["splits"]["tiny-60-20-20"]["by"] = "log_k"
+
+    def source(name: str) -> dict[str, Any]:
+        return {"pretrained": {"group": "demo", "name": name}}
+
+    other = own | {"task": "e_form", "beside": ["log_k"], **source("log_k-complex")}
+    back = own | {"taught": {"atoms": 3, "batch_size": 4, "weight": 0.5}}
+    tree["transfer"] = {"demo": {
+        "e_form-complex": other | {"as_is": True},
+        "log_k-taught": back | source("log_k-complex"),
+    }}  # fmt: skip
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(kriged.root)
+    crystals.build(project, "tiny", 1)
+    splits.build(project, "tiny-60-20-20")
+    store.build(project, "tiny-complex_described", 1)
+    train(project, "demo", "log_k-complex")
+    train(project, "demo", "e_form-complex")
+    train(project, "demo", "log_k-taught")
+    taught = project.params.experiment("demo", "log_k-taught")
+    plain = Sample.load(project, taught)
+    assert plain.pool is not None
+    for name, order in (("log_k-complex", [0, 1]), ("e_form-complex", [1, 0])):
+        known = Checkpoint.load(project, "demo", name)
+        asked = taught.model_copy(update={"pretrained": Source(group="demo", name=name)})
+        shared = Shared.of(project, asked, plain, known, "0", {})
+        assert shared.lessons is not None
+        told = shared.lessons.sample
+        assert told.pool is not None
+        assert all("said" in told.features[i] for i in told.pool.ids)
+        outputs = forward(known.network("", 2), inputs(plain, plain.pool))
+        torch.testing.assert_close(shared.lessons.outputs, outputs, rtol=0, atol=0)
+        first = forward(
+            Checkpoint.load(project, "demo", "log_k-complex").network("", 2),
+            inputs(plain, plain.pool),
+        )
+        torch.testing.assert_close(outputs[:, order], first, rtol=0, atol=1e-6)
+    del back["taught"]
+    tree["transfer"]["demo"]["log_k-taught"] = back | source("e_form-complex")
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(CrystalmeshError, match="reads processes of another experiment"):
+        config.load(kriged.root)
 
 
 def test_classes_have_no_process(kriged: Project, tree: dict[str, Any]) -> None:

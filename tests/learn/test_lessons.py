@@ -15,11 +15,11 @@ from crystalmesh.files import read_tensors
 from crystalmesh.learn.batches import Part, Sample
 from crystalmesh.learn.lessons import Lessons, substituted
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
-from crystalmesh.learn.train import Prepared, train
+from crystalmesh.learn.train import train
 from crystalmesh.models import classical
 from crystalmesh.represent import representation, store
-from tests.learn.conftest import PROCESS
 from tests.learn.test_train import outputs, stopped_and_resumed, taking
+from tests.models.test_complex import PROCESS
 
 
 @pytest.fixture
@@ -201,6 +201,7 @@ def test_a_taught_network_may_be_another_than_its_teacher(
     ("setting", "message"),
     [
         ({"truss": True}, r"reads the truss; use complex\.truss"),
+        ({"described": 8}, r"reads descriptors; use complex\.described"),
         ({"process": PROCESS}, r"reads descriptors; use complex\.described"),
     ],
 )
@@ -213,32 +214,51 @@ def test_what_a_network_reads_must_be_told(
         config.load(pupil.root)
 
 
-def test_who_is_taught_is_told_of_these_crystals_too(kriged: Project, tree: dict[str, Any]) -> None:
-    """What the process says, without which a network that reads it says nothing of a crystal."""
-    own = tree["experiments"]["demo"]["log_k-complex"]
+def test_who_reads_more_than_its_teacher(kriged: Project, tree: dict[str, Any]) -> None:
+    """A network on descriptors is taught by one on the truss, if both are told the same truss."""
+    complexes, models = tree["representations"]["complex"], tree["models"]
+    complexes["truss"] = dict(complexes["described"])
+    block = tree["features"]["tiny-complex_described"] | {"representation": "complex.truss"}
+    tree["features"]["tiny-complex_truss"] = block
+    models["truss"] = models["complex"] | {"network": {"width": 8, "layers": 2, "truss": True}}
+    models["complex"]["network"] = {"width": 8, "layers": 2, "described": 4}
+    first = tree["experiments"]["demo"]["log_k-complex"]
     source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
-    lesson = {"taught": {"atoms": 3, "batch_size": 4, "weight": 0.5}}
-    tree["transfer"] = {"demo": {"log_k-taught": own | source | lesson}}
+    own = first | source | {"taught": {"atoms": 3, "batch_size": 4, "weight": 0.5}}
+    tree["transfer"] = {"demo": {"log_k-taught": own}}
+    first |= {"representation": "complex.truss", "model": "truss"}
     moduli = crystals.Crystals.load(kriged.crystals("tiny")).labels["k_vrh"]
     tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
-    (kriged.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(kriged.root)
+
+    def load() -> Project:
+        (kriged.root / "params.yaml").write_text(json.dumps(tree))
+        return config.load(kriged.root)
+
+    project = load()
     crystals.build(project, "tiny", 1)
     splits.build(project, "tiny-60-20-20")
-    store.build(project, "tiny-complex_described", 1)
-    train(project, "demo", "log_k-complex")
-    train(project, "demo", "log_k-taught")
+    for name in ("truss", "described"):
+        store.build(project, f"tiny-complex_{name}", 1)
+    for name in ("log_k-complex", "log_k-taught"):
+        train(project, "demo", name)
     known = Checkpoint.load(project, "demo", "log_k-complex")
-    taught = project.params.experiment("demo", "log_k-taught")
-    plain = Sample.load(project, taught)
-    lessons = Prepared.of(project, taught, plain, known, "0", {}).lessons
+    taught, teacher = (
+        project.params.experiment("demo", one) for one in ("log_k-taught", "log_k-complex")
+    )
+    lessons = Lessons.of(project, taught, Sample.load(project, taught), known, "0")
     assert lessons is not None
     pool = lessons.sample.pool
     assert pool is not None
-    assert len(pool.ids) > 0
-    assert all("said" in lessons.sample.features[i] for i in pool.ids)
-    said = forward(known.network("", 2), inputs(plain, pool))
+    said = forward(known.network("", 2), inputs(Sample.load(project, teacher), pool))
     torch.testing.assert_close(lessons.outputs, said, rtol=0, atol=0)
+    complexes["truss"]["tolerance"] *= 2
+    with pytest.raises(CrystalmeshError, match="is of another model or representation"):
+        load()
+    complexes["truss"]["tolerance"] /= 2
+    own |= {"representation": "complex.truss", "model": "truss"}
+    first |= {"representation": "complex.described", "model": "complex"}
+    with pytest.raises(CrystalmeshError, match="is of another model or representation"):
+        load()
 
 
 def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) -> None:

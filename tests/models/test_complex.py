@@ -119,10 +119,10 @@ PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
 def reader(kind: str) -> tuple[Network, Any]:
     """A network that reads more than parts, and what makes its inputs."""
     torch.manual_seed(0)
-    more = {"truss": {"truss": True}, "process": {"process": PROCESS}}[kind]
-    network = Network(SMALL | {"parts": "edges"} | more, 2)
+    more = {"truss": True, "described": 5, "process": PROCESS}[kind]
+    network = Network(SMALL | {"parts": "edges", kind: more}, 2)
     if network.processes is None:
-        return network.double().eval(), TRUSS
+        return network.double().eval(), TRUSS if kind == "truss" else DESCRIBED
     batch = collate([DESCRIBED.build(one) for one in KNOWN])
     support = torch.cat([batch["described"], batch["truss"]], dim=1)
     weights = 0.1 * torch.rand(2, support.shape[1])
@@ -131,7 +131,7 @@ def reader(kind: str) -> tuple[Network, Any]:
     return network.double().eval(), DESCRIBED
 
 
-@pytest.mark.parametrize("kind", ["truss", "process"])
+@pytest.mark.parametrize("kind", ["truss", "described", "process"])
 @settings(max_examples=25, deadline=None)
 @given(**CRYSTALS)
 def test_what_reads_more_is_invariant_too(kind: str, seed: int, name: str) -> None:
@@ -141,7 +141,10 @@ def test_what_reads_more_is_invariant_too(kind: str, seed: int, name: str) -> No
     )
 
 
-@pytest.mark.parametrize(("kind", "read"), [("truss", "truss"), ("process", "said")])
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [("truss", "truss"), ("described", "truss"), ("described", "described"), ("process", "said")],
+)
 def test_it_reads_each_number(kind: str, read: str) -> None:
     """Each counts, those of one crystal for this crystal only."""
     (network, maker), crystals = reader(kind), [some(seed, "random") for seed in (1, 2)]
@@ -178,12 +181,16 @@ def test_at_first_half_of_what_is_said_counts() -> None:
 
 def test_without_the_truss_nothing_of_it_is_left() -> None:
     torch.manual_seed(0)
-    plain = Network(SMALL | {"truss": False, "process": None}, 1).state_dict()
+    plain = Network(SMALL | {"truss": False, "described": 0, "process": None}, 1).state_dict()
     torch.manual_seed(0)
     bare = Network(SMALL, 1).state_dict()
     assert plain.keys() == bare.keys()
     assert all(torch.equal(plain[key], bare[key]) for key in bare)
-    assert not [key for key in bare if "truss" in key or "process" in key]
+    assert not [
+        key
+        for key in bare
+        if not {"truss", "described", "told", "processes"}.isdisjoint(key.split("."))
+    ]
 
 
 def test_unknown_settings_are_refused() -> None:

@@ -1,12 +1,15 @@
 """Tables as CSV and JSON, and the numbers of the prose."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import scipy.stats
+import yaml
 
-from crystalmesh import files
+from crystalmesh import config, files
 from crystalmesh.config import Project
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import published, results, tables
@@ -368,6 +371,58 @@ def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make:
     assert float(taught["cpu_minutes"]) == pytest.approx(teachers + minutes)
     # two that are taught by the same networks pay for these once
     assert float(both["cpu_minutes"]) == pytest.approx(teachers + 2 * minutes)
+
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    names = ["log_k-complex-bench", "log_k-complex_taught-bench"]
+    block = {"title": "two kinds", "experiments": {"log_k": names}}
+    params["reports"]["toy"]["together"] = [block]
+    (project.root / "params.yaml").write_text(json.dumps(params))
+    project = config.load(project.root)
+    tables.build(project, "toy")
+    (row,) = (r for r in rows(project, "matbench") if r["algorithm"].endswith(": two kinds"))
+    assert row["algorithm"] == "this work, ensemble of 5: two kinds"
+    predicted = [files.read_csv(project.predictions("toy", name)) for name in names]
+    errors = []
+    for pair in zip(*predicted, strict=True):
+        said = [float(one[key]) for one in pair for key in one if key.startswith("member_")]
+        assert len(said) == 5
+        errors.append(abs(sum(said) / 5 - float(pair[0]["target"])))
+    assert float(row["mae_all"]) == pytest.approx(sum(errors) / len(errors))
+    first = [e for e, one in zip(errors, predicted[0], strict=True) if one["fold"] == "0"]
+    assert float(row["mae_fold_0"]) == pytest.approx(sum(first) / len(first))
+    shown = [line for line in cells(project, "matbench") if line[0].startswith("two kinds")]
+    assert [line[3] for line in shown] == [f"{float(row['mae_all']):.4f}"]
+    numbers = files.read_json(project.results("toy") / "tables" / "numbers.json")
+    assert "two kinds" not in numbers["log_k.matbench.ours.title"]  # which is a single network's
+
+
+def test_only_experiments_on_the_same_folds_are_one_ensemble(finished: Project) -> None:
+    found = {r.name: r for r in results.load(finished, "toy")}
+    bench, other = found["log_k-cgcnn-bench"], found["log_k-cgcnn-repeated-50"]
+    whole = results.joined([bench, replace(bench, prediction=bench.prediction + 0.5)])
+    assert len(whole.members) == 2
+    assert whole.prediction == pytest.approx(bench.prediction + 0.25)
+    with pytest.raises(CrystalmeshError, match="tested on other crystals or folds"):
+        results.joined([bench, other])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["log_k-cgcnn-bench", "log_k-cgcnn-bnch"], "no experiment .*'log_k-cgcnn-bnch'"),
+        (["log_k-cgcnn-bench", "log_k-cgcnn-all"], "log_k-cgcnn-all is not of this task over all"),
+    ],
+)
+def test_unknown_members_of_an_ensemble_are_refused(
+    make: Maker, names: list[str], message: str
+) -> None:
+    project = make()
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    block = {"title": "two", "experiments": {"log_k": names}}
+    params["reports"]["toy"]["together"] = [block]
+    (project.root / "params.yaml").write_text(json.dumps(params))
+    with pytest.raises(CrystalmeshError, match=message):
+        config.load(project.root)
 
 
 def test_a_mesh_without_its_equal(make: Maker) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crystalmesh.config import parse
 from crystalmesh.learn.batches import Sample
 from crystalmesh.models import gaussian_process
 
@@ -27,16 +28,24 @@ def informed(sample: Sample, settings: Mapping[str, Any]) -> tuple[Sample, dict[
     Returns:
         The sample with said [1, labels] beside the features of its crystals, in deviations of the
         labels from their mean; and the arrays of `gaussian_process.Processes`.
+
+    Raises:
+        CrystalmeshError: a setting is missing, unknown or out of range.
     """
+    config = parse(gaussian_process.Settings, settings, "network (complex).process")
     train, labels = sample.train.ids, sample.train.labels
     support = _read(sample, train).astype(np.float16)
     inputs = support.astype(np.float64)
-    said, each = np.empty_like(labels), []
+    said, each = np.zeros_like(labels), []
     for k, column in enumerate(labels.T):
         has = np.isfinite(column)
+        if not has.any():  # as the trainer takes it: nothing is learned of this label
+            none = {"weights": np.zeros(support.shape[1]), "dual": np.zeros(len(column))}
+            each.append(none | {"squared": np.float64(0.0)})
+            continue
         scaled = (column[has] - column[has].mean()) / (column[has].std() or 1.0)
         fitted, said[has, k] = gaussian_process.fit_and_leave_out(
-            inputs[has], scaled, seed=0, **settings
+            inputs[has], scaled, seed=0, **config.model_dump()
         )
         said[~has, k] = gaussian_process.apply(fitted, inputs[~has])
         dual = np.zeros(len(column))

@@ -315,7 +315,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
     runs: dict[str, Run] = {}
     described: dict[str, NDArray[np.float64]] = {}  # folds teach on the same crystals
     for fold, sample in samples(project, experiment):
-        prepared = cache(partial(Prepared.of, project, experiment, sample, known, fold, described))
+        shared = cache(partial(Shared.of, project, experiment, sample, known, fold, described))
         for member in range(experiment.members or 1):
             prefix = place(experiment, fold, member)
             label = f"{name} fold {fold} member {member}" if multiple else name
@@ -328,8 +328,18 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
                 elif model.training is None:
                     run = _fit_at_once(project, experiment, sample, seed)
                 else:
-                    shared, first = prepared(), member == 0
-                    run = _fit(project, experiment, shared, seed, own, label, start, devices, first)
+                    run = _fit(
+                        project,
+                        experiment,
+                        shared().sample,
+                        seed,
+                        own,
+                        label,
+                        start,
+                        devices,
+                        shared().lessons,
+                    )
+                    run = shared().added(run, first=member == 0)
                 if multiple and rank() == 0:
                     for path in own.rglob("*.ckpt"):
                         path.unlink()
@@ -372,7 +382,7 @@ def train(project: Project, group: str, name: str, devices: Devices = ONE) -> No
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Shared:
     """What the networks of a fold share.
 
     Attributes:
@@ -397,15 +407,26 @@ class Prepared:
         known: Checkpoint | None,
         fold: str,
         described: dict[str, NDArray[np.float64]],
-    ) -> "Prepared":
+    ) -> "Shared":
         """Fit processes and hear the teachers; for `described` see `Lessons.of`."""
         began = time.perf_counter(), time.process_time()
+        lessons = Lessons.of(project, experiment, sample, known, fold, described)
         processes: dict[str, NDArray[Any]] = {}
         if settings := project.params.models[experiment.model].network.get("process"):
+            # Not before the teachers have spoken: they ask processes of their own.
             sample, processes = informed(sample, settings)
-        lessons = Lessons.of(project, experiment, sample, known, fold, described)
+            lessons = lessons and replace(lessons, sample=sample)
         took = time.perf_counter() - began[0], time.process_time() - began[1]
         return cls(sample, processes, lessons, *took)
+
+    def added(self, run: Run, first: bool) -> Run:
+        """A network's run with the processes; the first one of a fold has all the time in it."""
+        return replace(
+            run,
+            tensors=run.tensors | self.processes,
+            seconds=run.seconds + first * self.seconds,
+            cpu_seconds=run.cpu_seconds + first * sum(gathered(self.cpu_seconds)),
+        )
 
 
 def pretrained(project: Project, experiment: Experiment) -> dict[str, Tensor]:
@@ -434,28 +455,6 @@ def transfer(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def _fit(
     project: Project,
     experiment: Experiment,
-    shared: Prepared,
-    seed: int,
-    scratch: Path,
-    label: str,
-    start: Mapping[str, Tensor],
-    devices: Devices,
-    first: bool,
-) -> Run:
-    """Train one network; the time of the fold's first one has in it what all share."""
-    sample, lessons = shared.sample, shared.lessons
-    run = _fit_both(project, experiment, sample, seed, scratch, label, start, devices, lessons)
-    return replace(
-        run,
-        tensors=run.tensors | shared.processes,
-        seconds=run.seconds + first * shared.seconds,
-        cpu_seconds=run.cpu_seconds + first * shared.cpu_seconds,
-    )
-
-
-def _fit_both(
-    project: Project,
-    experiment: Experiment,
     sample: Sample,
     seed: int,
     scratch: Path,
@@ -475,7 +474,7 @@ def _fit_both(
         {key: value.shape for key, value in net.state_dict().items()}
         for net in (network(model.architecture, one, outputs) for one in (model.network, changed))
     )
-    if before != after:
+    if before != after or "process" in restart.network:
         raise CrystalmeshError(
             f"params.yaml: models.{experiment.model}.training.restart.network: changes the sizes of"
             " weights; leave only what has none, as `dropout`"
@@ -664,6 +663,7 @@ def _taken(
         values = finished(forward(net, inputs(sample, part)), own, project, experiment)
         return float(np.abs(values - part.targets).mean())
 
+    # Where a network asks its processes, which know these labels: how well crystals are fitted.
     rows = [(own["best_epoch"], metric(sample.train), metric(sample.val), 0.0)]
     seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
     return Run(tensors, rows, own, seconds, cpu_seconds, "cpu")
@@ -714,7 +714,7 @@ def _quiet() -> None:
     """Silence lightning's advertisements and what does not concern the reader of a log."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Of torch's deprecated names that lightning uses, and of a resumed training's own files.
-    # The metric that is logged is the same in each process; of Slurm, see `_fit`.
+    # The metric that is logged is the same in each process; of Slurm, see `_fit_once`.
     other = (".*sync_dist=True.*", ".*`srun` command is available.*")
     for message in (".*LeafSpec.*", ".*exists and is not empty.*", *other):
         warnings.filterwarnings("ignore", message=message)

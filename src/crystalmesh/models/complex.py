@@ -7,8 +7,8 @@ hears its neighbours along its edges, gated as in CGCNN. All that enters is inva
 rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
 
 The complex as a whole is an elastic truss besides (`represent.truss`): how it gives way under
-strain is no sum over neighbours, and can be added to what the last layer sees; so can what a
-Gaussian process on it and on descriptors of composition and structure says.
+strain is no sum over neighbours, and can be added to what the last layer sees; so can
+descriptors of composition and structure, and what a Gaussian process on all of these says.
 
 With one part for each symmetry orbit (`complex.orbits`) the same numbers come out as with all parts
 (`complex.whole`): a message that comes from m parts of an orbit counts m times.
@@ -29,7 +29,7 @@ from crystalmesh.models import gaussian_process
 from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import table
 from crystalmesh.represent.descriptors import elemental, magpie
-from crystalmesh.represent.truss import NAMES
+from crystalmesh.represent.truss import NAMES, OTHERS
 
 # Typical numbers, so that sums start out of the order of one: of an atom's edges, of an edge's
 # corners and hinges, of a face's sides, of a cell's walls.
@@ -48,6 +48,7 @@ class Settings(BaseModel):
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
     truss: bool = False  # reads what the complex is as an elastic truss, too
+    described: int = Field(default=0, ge=0)  # width with which it reads this and descriptors
     # Reads what Gaussian processes on descriptors and the truss say, one an output, fitted on the
     # same training crystals; in training, of each of these, what they say from all others.
     process: gaussian_process.Settings | None = None
@@ -208,6 +209,10 @@ def _elements(config: Settings) -> Float[Tensor, "101 f"]:
     return torch.cat(features, dim=1)
 
 
+def _known(batch: Mapping[str, Tensor]) -> Float[Tensor, "c t"]:
+    return torch.cat([batch["described"], batch["truss"]], dim=1)
+
+
 def _plain(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False)
 
@@ -247,6 +252,12 @@ class Network(nn.Module):
             Layer(d, config.parts, config.dropout) for _ in range(config.layers)
         )
         self.truss = _plain(len(NAMES), d) if config.truss else None
+        self.described = None
+        if config.described:
+            sizes = len(OTHERS) + len(NAMES), config.described
+            self.described = nn.Sequential(
+                nn.Linear(*sizes), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(sizes[1], d)
+            )
         told = outputs if config.process else 0
         self.processes = gaussian_process.Processes() if config.process else None
         self.told = _plain(told, d) if config.process else None
@@ -273,11 +284,13 @@ class Network(nn.Module):
         heard = self.hidden(torch.cat(pooled, dim=1))
         if self.truss is not None:
             heard = heard + self.truss(self.dropout(batch["truss"].to(heard.dtype)))
+        if self.described is not None:
+            heard = heard + self.described(self.dropout(_known(batch).to(heard.dtype)))
         if self.told is None or self.processes is None:
             return F.silu(heard)
         said = batch.get("said")
         if said is None:
-            said = self.processes(torch.cat([batch["described"], batch["truss"]], dim=1))
+            said = self.processes(_known(batch))
         said = said.to(heard.dtype)
         return torch.cat([F.silu(heard + self.told(said)), said], dim=1)
 

@@ -123,11 +123,13 @@ class Processes(nn.Module):
     """Processes on the same crystals as a part of a network: fitted before it, and not trained.
 
     Shapes:
-        input [c, d]; output [c, processes], rounded, so that it does not depend on the machine.
+        input [c, d]; output [c, processes], rounded, as last bits may depend on the machine.
         What `fit` returns of each, one below the other, as buffers: weights [p, d], dual [p, n]
         (0 of a crystal that a process does not know), squared [p], and support [n, d]. None of
         them has a size before it is loaded.
     """
+
+    dual: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,6 +143,8 @@ class Processes(nn.Module):
         super()._load_from_state_dict(state, prefix, *args)
 
     def forward(self, inputs: Float[Tensor, "c d"]) -> Float[Tensor, "c p"]:
+        if not len(self.dual):
+            raise RuntimeError("no processes are loaded")
         known = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
         rows = inputs.detach().cpu().double().numpy()
         said = []

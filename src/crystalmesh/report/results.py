@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.stats
@@ -157,6 +157,25 @@ def load(project: Project, report: str) -> list[Result]:
             r.name,
         ),
     )
+
+
+def joined(parts: Sequence[Result]) -> Result:
+    """The networks of several experiments as the members of one ensemble.
+
+    Its intervals are the first one's, which are not of the ensemble.
+
+    Raises:
+        CrystalmeshError: the experiments were not tested on the same crystals.
+    """
+    first = parts[0]
+    for one in parts[1:]:
+        if one.test != first.test or one.fold != first.fold:
+            raise CrystalmeshError(
+                f"params.yaml: {first.name} and {one.name} were tested on other crystals or folds;"
+                " take one of them out of `together`"
+            )
+    members = np.concatenate([r.members if len(r.members) else r.prediction[None] for r in parts])
+    return replace(first, members=members, prediction=members.mean(axis=0))
 
 
 def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:

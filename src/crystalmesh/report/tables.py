@@ -783,6 +783,26 @@ def matbench_table(
                 if name == printed[0]:
                     order = values[0] or values[2] or math.inf
             lines.append((order, cells))
+    for ensemble in project.params.reports[report].together:
+        rows = {
+            name: [r for one in names for r in found if r.name == one]
+            for name, names in ensemble.experiments.items()
+        }
+        joined = {name: results.joined(parts) for name, parts in rows.items()}
+        first = next(iter(rows.values()))[0]
+        own = f"this work, ensemble of {len(next(iter(joined.values())).members)}"
+        seen = len(first.train) + results.validated(project, first.experiment)
+        cells, order = [f"{ensemble.title} ({own})", count(seen), NONE], math.inf
+        for name in printed:
+            values = [None] * 3
+            if whole := joined.get(name):
+                by_fold = whole.of_folds().tolist()
+                values = [whole.value, _deviation(by_fold), by_fold[0]]
+                key = f"{own}: {ensemble.title}"
+                table.add([name, key, seen, None, len(whole.test), *values], None)
+                order = whole.value if name == printed[0] else order
+            cells += [shown(value, tasks[name], 4) for value in values]
+        lines.append((order, cells))
     table.cells = [cells for order, cells in sorted(lines, key=lambda line: line[0])]
     numbers["matbench"] = bool(printed)
     if printed:
