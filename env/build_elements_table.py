@@ -22,23 +22,12 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Element
 
+from crystalmesh.represent.descriptors import ELEMENTAL
+
 ELEMENTS = 100
 PYMATGEN = "2026.10.24"
 TARGET = Path(__file__).parents[1] / "src/crystalmesh/represent/elements_table.csv"
-LOGARITHMIC = (
-    "Bulk modulus",
-    "Rigidity modulus",
-    "Youngs modulus",
-    "Velocity of sound",
-    "Coefficient of linear thermal expansion",
-    "Thermal conductivity",
-    "Electrical resistivity",
-    "Brinell hardness",
-    "Boiling point",
-    "Density of solid",
-    "Molar volume",
-)
-LINEAR = ("Mineral hardness", "Poissons ratio")
+LOGARITHMIC, LINEAR = ELEMENTAL[:11], ELEMENTAL[11:13]
 
 
 def logarithm(value: float) -> float:
@@ -75,6 +64,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of values that pymatgen does not have
     elements = [Element.from_Z(z) for z in range(1, ELEMENTS + 1)]
     rows = [properties(element) for element in elements]
+    assert tuple(rows[0]) == ELEMENTAL
     values = np.array([list(row.values()) for row in rows])
     values = (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
     lines = [",".join(["number", "symbol", *rows[0]])]
