@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from crystalmesh import config
 from crystalmesh.config import Project
+from crystalmesh.data import crystals, splits
 from crystalmesh.represent import store
 from tests.models.test_complex import PROCESS
 
@@ -56,4 +58,17 @@ def kriged(averaged: Project, tree: dict[str, Any]) -> Project:
     (averaged.root / "params.yaml").write_text(json.dumps(tree))
     project = config.load(averaged.root)
     store.build(project, "tiny-complex_described", 1)
+    return project
+
+
+def some_without(project: Project, tree: dict[str, Any], *features: str) -> Project:
+    """The project of `tree`, where nine crystals have no bulk modulus: it is out of range."""
+    moduli = crystals.Crystals.load(project.crystals("tiny")).labels["k_vrh"]
+    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
+    (project.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(project.root)
+    crystals.build(project, "tiny", 1)
+    splits.build(project, "tiny-60-20-20")
+    for name in features:
+        store.build(project, f"tiny-complex_{name}", 1)
     return project

@@ -10,8 +10,6 @@ import torch
 
 from crystalmesh import config
 from crystalmesh.config import Project, Source
-from crystalmesh.data import crystals, splits
-from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_tensors
 from crystalmesh.learn.batches import Part, Sample
@@ -19,7 +17,7 @@ from crystalmesh.learn.kriging import informed
 from crystalmesh.learn.predict import Checkpoint, forward, inputs, predict
 from crystalmesh.learn.train import Shared, train
 from crystalmesh.models.gaussian_process import Processes
-from crystalmesh.represent import store
+from tests.learn.conftest import some_without
 from tests.learn.test_train import outputs, stopped_and_resumed
 from tests.models.test_complex import PROCESS
 
@@ -168,8 +166,6 @@ def test_the_process_of_another_output(kriged: Project, tree: dict[str, Any]) ->
 def test_who_is_taught_by_such_a_network(kriged: Project, tree: dict[str, Any]) -> None:
     """The teachers ask processes of their own, whose outputs may be in another order."""
     own = tree["experiments"]["demo"]["log_k-complex"]
-    moduli = Crystals.load(kriged.crystals("tiny")).labels["k_vrh"]
-    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
     tree["splits"]["tiny-60-20-20"]["by"] = "log_k"
 
     def source(name: str) -> dict[str, Any]:
@@ -181,11 +177,7 @@ def test_who_is_taught_by_such_a_network(kriged: Project, tree: dict[str, Any]) 
         "e_form-complex": other | {"as_is": True},
         "log_k-taught": back | source("log_k-complex"),
     }}  # fmt: skip
-    (kriged.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(kriged.root)
-    crystals.build(project, "tiny", 1)
-    splits.build(project, "tiny-60-20-20")
-    store.build(project, "tiny-complex_described", 1)
+    project = some_without(kriged, tree, "described")
     train(project, "demo", "log_k-complex")
     train(project, "demo", "e_form-complex")
     train(project, "demo", "log_k-taught")

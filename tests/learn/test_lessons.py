@@ -9,7 +9,7 @@ import torch
 
 from crystalmesh import config
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, splits
+from crystalmesh.data import crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_tensors
 from crystalmesh.learn.batches import Part, Sample
@@ -17,7 +17,8 @@ from crystalmesh.learn.lessons import Lessons, substituted
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
 from crystalmesh.learn.train import train
 from crystalmesh.models import classical
-from crystalmesh.represent import representation, store
+from crystalmesh.represent import representation
+from tests.learn.conftest import some_without
 from tests.learn.test_train import outputs, stopped_and_resumed, taking
 from tests.models.test_complex import PROCESS
 
@@ -25,18 +26,12 @@ from tests.models.test_complex import PROCESS
 @pytest.fixture
 def pupil(averaged: Project, tree: dict[str, Any]) -> Project:
     """An experiment that another one teaches, on the crystals whose modulus is out of range."""
-    moduli = crystals.Crystals.load(averaged.crystals("tiny")).labels["k_vrh"]
-    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
     experiments = tree["experiments"]["demo"]
     own = experiments["log_k-complex"]
     taught = {"atoms": 3, "batch_size": 4, "weight": 0.5}
     source = {"pretrained": {"group": "demo", "name": "log_k-complex"}}
     tree["transfer"] = {"demo": {"log_k-taught": own | source | {"taught": taught}}}
-    (averaged.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(averaged.root)
-    crystals.build(project, "tiny", 1)
-    splits.build(project, "tiny-60-20-20")
-    store.build(project, "tiny-complex_orbits", 1)
+    project = some_without(averaged, tree, "orbits")
     train(project, "demo", "log_k-complex")
     return project
 
@@ -227,18 +222,7 @@ def test_who_reads_more_than_its_teacher(kriged: Project, tree: dict[str, Any]) 
     own = first | source | {"taught": {"atoms": 3, "batch_size": 4, "weight": 0.5}}
     tree["transfer"] = {"demo": {"log_k-taught": own}}
     first |= {"representation": "complex.truss", "model": "truss"}
-    moduli = crystals.Crystals.load(kriged.crystals("tiny")).labels["k_vrh"]
-    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
-
-    def load() -> Project:
-        (kriged.root / "params.yaml").write_text(json.dumps(tree))
-        return config.load(kriged.root)
-
-    project = load()
-    crystals.build(project, "tiny", 1)
-    splits.build(project, "tiny-60-20-20")
-    for name in ("truss", "described"):
-        store.build(project, f"tiny-complex_{name}", 1)
+    project = some_without(kriged, tree, "truss", "described")
     for name in ("log_k-complex", "log_k-taught"):
         train(project, "demo", name)
     known = Checkpoint.load(project, "demo", "log_k-complex")
@@ -252,13 +236,15 @@ def test_who_reads_more_than_its_teacher(kriged: Project, tree: dict[str, Any]) 
     said = forward(known.network("", 2), inputs(Sample.load(project, teacher), pool))
     torch.testing.assert_close(lessons.outputs, said, rtol=0, atol=0)
     complexes["truss"]["tolerance"] *= 2
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(CrystalmeshError, match="is of another model or representation"):
-        load()
+        config.load(kriged.root)
     complexes["truss"]["tolerance"] /= 2
     own |= {"representation": "complex.truss", "model": "truss"}
     first |= {"representation": "complex.described", "model": "complex"}
+    (kriged.root / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(CrystalmeshError, match="is of another model or representation"):
-        load()
+        config.load(kriged.root)
 
 
 def test_only_complexes_are_substituted(pupil: Project, tree: dict[str, Any]) -> None:

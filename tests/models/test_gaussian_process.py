@@ -23,6 +23,10 @@ def sample(n: int, d: int, seed: int) -> tuple[Floats, Floats]:
     return features, (targets - targets.mean()) / targets.std()
 
 
+def how(steps: int, part: int, freedom: float) -> gaussian_process.Settings:
+    return gaussian_process.Settings(steps=steps, part=part, freedom=freedom)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_the_gradient_is_that_of_the_likelihood(seed: int) -> None:
@@ -50,7 +54,7 @@ def test_with_normal_errors_it_predicts_as_scikit_learn() -> None:
     """With the noise that is left when each crystal in turn is left out."""
     features, targets = sample(80, 4, 2)
     features = features.astype(np.float32).astype(np.float64)
-    found = gaussian_process.fit(features, targets, 20, 60, 1e12, 0)
+    found = gaussian_process.fit(features, targets, how(20, 60, 1e12), 0)
     weights, squared, noise = gaussian_process.hyperparameters(features, targets, 20, 60, 0)
 
     def fitted(noise: float, rows: NDArray[np.bool_]) -> GaussianProcessRegressor:
@@ -73,9 +77,10 @@ def test_with_normal_errors_it_predicts_as_scikit_learn() -> None:
 def test_who_is_left_out_is_predicted_from_all_others() -> None:
     """With weights, s^2 and noise as they are; the noise follows from what `fit` returns."""
     features, targets = sample(60, 3, 8)
-    found, said = gaussian_process.fit_and_leave_out(features, targets, 20, 50, 4.0, 0)
+    found, said = gaussian_process.fit_and_leave_out(features, targets, how(20, 50, 4.0), 0)
     assert {k: v.tolist() for k, v in found.items()} == {
-        k: v.tolist() for k, v in gaussian_process.fit(features, targets, 20, 50, 4.0, 0).items()
+        k: v.tolist()
+        for k, v in gaussian_process.fit(features, targets, how(20, 50, 4.0), 0).items()
     }
     support, dual = found["support"].astype(np.float64), found["dual"]
     noise = (targets - gaussian_process.apply(found, support)) / dual
@@ -91,7 +96,9 @@ def test_who_is_left_out_is_predicted_from_all_others() -> None:
 
 def test_processes_of_a_network_say_what_they_say_alone() -> None:
     features, targets = sample(50, 4, 9)
-    both = [gaussian_process.fit(features, y, 10, 40, 4.0, 0) for y in (targets, np.tanh(targets))]
+    both = [
+        gaussian_process.fit(features, y, how(10, 40, 4.0), 0) for y in (targets, np.tanh(targets))
+    ]
     state = {k: torch.from_numpy(np.stack([one[k] for one in both])) for k in both[0]}
     state |= {"squared": state["squared"][:, 0], "support": state["support"][0].half()}
     processes = gaussian_process.Processes()
@@ -112,11 +119,11 @@ def test_processes_of_a_network_say_what_they_say_alone() -> None:
 
 def test_it_finds_what_matters() -> None:
     features, targets = sample(200, 8, 4)
-    weights = gaussian_process.fit(features, targets, 150, 120, 4.0, 0)["weights"]
+    weights = gaussian_process.fit(features, targets, how(150, 120, 4.0), 0)["weights"]
     assert weights[:2].min() > 4 * weights[2:].max()
     others, right = sample(300, 8, 5)
     predicted = gaussian_process.apply(
-        gaussian_process.fit(features, targets, 150, 120, 4.0, 0), others
+        gaussian_process.fit(features, targets, how(150, 120, 4.0), 0), others
     )
     assert np.abs(predicted - right).mean() < 0.2
 
@@ -128,7 +135,7 @@ def test_a_few_wrong_labels_count_little() -> None:
     others, right = sample(300, 3, 7)
 
     def error(freedom: float) -> float:
-        found = gaussian_process.fit(features, wrong, 60, 120, freedom, 0)
+        found = gaussian_process.fit(features, wrong, how(60, 120, freedom), 0)
         return float(np.abs(gaussian_process.apply(found, others) - right).mean())
 
     assert error(4.0) < 0.9 * error(1e12)

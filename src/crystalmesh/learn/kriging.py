@@ -45,7 +45,7 @@ def informed(sample: Sample, settings: Mapping[str, Any]) -> tuple[Sample, dict[
             continue
         scaled = (column[has] - column[has].mean()) / (column[has].std() or 1.0)
         fitted, said[has, k] = gaussian_process.fit_and_leave_out(
-            inputs[has], scaled, seed=0, **config.model_dump()
+            inputs[has], scaled, config, seed=0
         )
         said[~has, k] = gaussian_process.apply(fitted, inputs[~has])
         dual = np.zeros(len(column))

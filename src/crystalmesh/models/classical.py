@@ -133,7 +133,7 @@ def fit(
         }
     if config.estimator == "gaussian_process":
         own: Any = {name: getattr(config, name) for name in HYPERPARAMETERS[config.estimator]}
-        found = gaussian_process.fit(inputs, outputs, seed=seed, **own)
+        found = gaussian_process.fit(inputs, outputs, gaussian_process.Settings(**own), seed)
         scales = {"middle": np.array([middle]), "spread": np.array([spread])}
         return {"mean": mean, "inverse": inverse, **scales, **found}
     line: Any

@@ -38,73 +38,68 @@ DIGITS = 6  # after the point, of what networks are told
 
 
 class Settings(BaseModel):
-    """How a process is fitted; see `fit`."""
+    """How a process is fitted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(gt=0)
-    part: int = Field(gt=1)
-    freedom: float = Field(gt=0)
+    steps: int = Field(gt=0)  # of Adam
+    part: int = Field(gt=1)  # crystals of each step
+    freedom: float = Field(gt=0)  # degrees of freedom of Student's t
 
 
 def fit(
-    features: Float[Floats, "n d"],
-    targets: Float[Floats, " n"],
-    steps: int,
-    part: int,
-    freedom: float,
-    seed: int,
+    features: Float[Floats, "n d"], targets: Float[Floats, " n"], settings: Settings, seed: int
 ) -> dict[str, NDArray[Any]]:
     """Fit the process.
 
     Args:
         features: standardised.
         targets: standardised.
-        steps: of Adam.
-        part: crystals of each step.
-        freedom: degrees of freedom of Student's t.
+        settings: see `Settings`.
         seed: of the parts.
 
     Returns:
         weights [d], support [n, d] (the features, limited), dual [n] and squared [1], s^2.
     """
-    return fit_and_leave_out(features, targets, steps, part, freedom, seed)[0]
+    return _fitted(features, targets, settings, seed)[0]
 
 
 def fit_and_leave_out(
-    features: Float[Floats, "n d"],
-    targets: Float[Floats, " n"],
-    steps: int,
-    part: int,
-    freedom: float,
-    seed: int,
+    features: Float[Floats, "n d"], targets: Float[Floats, " n"], settings: Settings, seed: int
 ) -> tuple[dict[str, NDArray[Any]], Float[Floats, " n"]]:
     """What `fit` returns, and what the process says of each crystal from all others.
 
     Weights, s^2 and noise know the crystal, so that it is a little nearer to the target than to
     that of a new crystal.
     """
+    tensors, factor = _fitted(features, targets, settings, seed)
+    return tensors, targets - tensors["dual"] / np.diag(_inverse(factor))
+
+
+def _fitted(
+    features: Float[Floats, "n d"], targets: Float[Floats, " n"], settings: Settings, seed: int
+) -> tuple[dict[str, NDArray[Any]], Float[Floats, "n n"]]:
+    """What `fit` returns, and the Cholesky factor of the kernel with the noise."""
     inputs = np.clip(features, -LIMIT, LIMIT).astype(np.float32).astype(np.float64)
-    weights, squared, noise = hyperparameters(inputs, targets, steps, part, seed)
+    weights, squared, noise = hyperparameters(inputs, targets, settings.steps, settings.part, seed)
     kernel = squared * np.exp(-_distances(inputs * weights, inputs * weights))
     certain = np.ones(len(targets))
     for turn in range(ROUNDS + 1):
         factor = cholesky(kernel + np.diag(noise / certain), lower=True, check_finite=False)
         dual: Floats = cho_solve((factor, True), targets, check_finite=False)
-        left_out: Floats = dual / np.diag(_inverse(factor))
         if turn < ROUNDS:
-            apart = np.abs(left_out)
+            apart = np.abs(dual / np.diag(_inverse(factor)))  # from those who are left out
             scale = 1.4826 * float(np.median(apart)) or 1.0  # as a deviation, were they normal
             if not turn:  # what the likelihood took for noise is also what is wrong
                 noise *= min(1.0, scale**2 / float((apart**2).mean() or 1.0))
-            certain = (freedom + 1) / (freedom + (apart / scale) ** 2)
+            certain = (settings.freedom + 1) / (settings.freedom + (apart / scale) ** 2)
     tensors: dict[str, NDArray[Any]] = {
         "weights": weights,
         "support": inputs.astype(np.float32),
         "dual": dual,
         "squared": np.array([squared]),
     }
-    return tensors, targets - left_out
+    return tensors, factor
 
 
 def apply(tensors: Mapping[str, NDArray[Any]], features: Float[Floats, "n d"]) -> Floats:
