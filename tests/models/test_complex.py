@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.models.complex import Messages, Network
-from crystalmesh.represent.complex import VARIANTS, collate
+from crystalmesh.represent.complex import VARIANTS, collate, padded, rows
 from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
@@ -55,6 +56,28 @@ def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: st
         torch.testing.assert_close(
             output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
         )
+
+
+@settings(max_examples=20, deadline=None)
+@given(**CRYSTALS, more=st.integers(1, 200))
+def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: int) -> None:
+    batch = collate([DESCRIBED.build(some(seed, name)), DESCRIBED.build(some(seed + 1, "random"))])
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    had = {rows(key): len(value) for key, value in batch.items() if "_pointer" not in key}
+    sizes = {kind: n + more for kind, n in had.items()}
+    wide = padded(batch, sizes)
+    assert all(len(v) == sizes[rows(k)] for k, v in wide.items() if "_pointer" not in k)
+    for parts in PARTS:
+        network = net(parts)
+        gradients = []
+        for one in (batch, wide):
+            network.zero_grad()
+            outputs = network(one)[:2]
+            outputs.square().sum().backward()
+            weights = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+            gradients.append([outputs.detach(), *weights])
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("parts", PARTS)

@@ -44,10 +44,20 @@ from crystalmesh.files import (
     write_json,
     write_tensors,
 )
-from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, scale, unscale
+from crystalmesh.learn.batches import (
+    EVALUATION_BATCH,
+    Batches,
+    Part,
+    Sample,
+    place,
+    samples,
+    scale,
+    unscale,
+)
 from crystalmesh.learn.kriging import informed
 from crystalmesh.learn.lessons import Lessons
 from crystalmesh.learn.predict import Checkpoint, finished, forward, inputs
+from crystalmesh.learn.replay import Replay
 from crystalmesh.models import classical, network
 from crystalmesh.models.processes import counted, gathered, rank, several
 
@@ -112,7 +122,8 @@ class Learner(pl.LightningModule):
         self.cpu_seconds = 0.0
         self._started = time.perf_counter()
         self._cpu_started = time.process_time()
-        self._losses: list[tuple[float, int]] = []
+        self._losses: list[tuple[Tensor, int]] = []
+        self._replay: Replay | None = None
         self._outputs: list[Tensor] = []
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -157,7 +168,8 @@ class Learner(pl.LightningModule):
 
     def val_dataloader(self) -> Batches:
         share = (self.global_rank, self.trainer.world_size)
-        return Batches(self.sample, self.sample.val, share=share)
+        size = EVALUATION_BATCH * (1 if self.device.type == "cpu" else 8)
+        return Batches(self.sample, self.sample.val, size, share=share)
 
     def on_train_epoch_start(self) -> None:
         seed = self.seed * 1_000_003 + self.current_epoch
@@ -167,10 +179,21 @@ class Learner(pl.LightningModule):
             place = (self.seed, self.current_epoch, 1 + self.global_rank)
             self._lesson_order = self.lessons.order(place)
 
-    def training_step(self, batch: tuple[Mapping[str, Tensor], Tensor], step: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        size = self.training_settings.batch_size
+        self._replay = Replay.of(self.net, self.sample, size, self.device)
+
+    def on_before_batch_transfer(
+        self, batch: tuple[dict[str, Tensor], Tensor], _: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        if self._replay is None or not self.trainer.training:
+            return batch
+        return self._replay.padded(batch[0]), batch[1]
+
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], step: int) -> Tensor:
         crystals, targets = batch
-        loss = self.loss(self.net(crystals), targets)
-        self._losses.append((loss.item(), len(targets)))
+        loss = self.loss((self._replay or self.net)(crystals)[: len(targets)], targets)
+        self._losses.append((loss.detach(), len(targets)))
         if self.lessons:
             loss = loss + self.lessons.loss(self.net, self._lesson_order, step)
         if several():  # gradients are averaged over processes, of which some have a crystal more
@@ -190,7 +213,8 @@ class Learner(pl.LightningModule):
         if not math.isfinite(value):
             value = math.inf if self.task.kind == "regression" else 0.0
         self.log("val_metric", torch.tensor(value, dtype=torch.float64))
-        losses = [pair for process in gathered(self._losses) for pair in process]
+        own = [(loss.item(), n) for loss, n in self._losses]  # a GPU has not waited for them
+        losses = [pair for process in gathered(own) for pair in process]
         weights = [n for _, n in losses]
         train_loss = float(np.average([loss for loss, _ in losses], weights=weights))
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])

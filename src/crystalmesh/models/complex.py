@@ -329,7 +329,7 @@ class Network(nn.Module):
         b["w_ends"] = per_end / EDGES
         for part, many in (("atoms", atoms), ("edges", edges)):
             counts = b[f"{part}_pointer"].diff()
-            crystal = torch.repeat_interleave(counts)
+            crystal = torch.repeat_interleave(counts, output_size=len(many))
             total = many.new_zeros(len(counts)).index_add_(0, crystal, many)
             b[f"w_{part}"] = many / total[crystal]
             b[f"of_{part}"] = crystal

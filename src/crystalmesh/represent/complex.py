@@ -340,6 +340,39 @@ def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 
+def rows(key: str) -> str:
+    """What a row of this array of a batch is: atoms, edges, ..., sides, ..., or crystals."""
+    kind = "atoms" if key == "numbers" else key.partition("_")[0]
+    return kind if kind in PARTS or kind in BORDERS else "crystals"
+
+
+def padded(batch: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """The batch with rows that no crystal of it has, so that its arrays have these sizes.
+
+    The new parts border on each other only, and make up crystals behind the others: what is
+    computed for these is the same.
+
+    Args:
+        batch: of `collate`.
+        sizes: number of rows by what a row is (see `rows`), each larger than the batch's.
+    """
+    had = {part: int(batch[f"{part}_pointer"][-1]) for part in PARTS}
+    result = {}
+    for key, value in batch.items():
+        if key.endswith("_pointer"):
+            part = key.removesuffix("_pointer")
+            more = value.new_full((sizes["crystals"] + 1 - len(value),), had[part])
+            more[-1] = sizes[part]
+        elif key in BORDERS:
+            turn = torch.arange(sizes[rows(key)] - len(value))
+            ends = [had[part] + turn % (sizes[part] - had[part]) for part in BORDERS[key]]
+            more = torch.stack(ends, dim=1)
+        else:
+            more = value.new_ones((sizes[rows(key)] - len(value), *value.shape[1:]))
+        result[key] = torch.cat([value, more])
+    return result
+
+
 def _alone(count: int) -> geometry.Orbit:
     """Every part an orbit of its own."""
     each = np.arange(count, dtype=np.int32)

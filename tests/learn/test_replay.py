@@ -1,0 +1,116 @@
+"""Steps that a GPU plays again: with what stands in for recording, as this machine has no GPU."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crystalmesh.config import Project
+from crystalmesh.files import read_csv
+from crystalmesh.learn import replay
+from crystalmesh.learn.batches import Batches, Sample
+from crystalmesh.learn.replay import Replay, sizes
+from crystalmesh.learn.train import train
+from crystalmesh.models import network
+from crystalmesh.represent.complex import rows
+
+NAME = "log_k-complex"
+
+
+def history(project: Project) -> Any:
+    read = read_csv(project.history("demo", NAME))
+    return np.array([[float(row[key]) for key in ("train_loss", "val_metric")] for row in read])
+
+
+def recording(monkeypatch: pytest.MonkeyPatch, played: list[dict[str, int]]) -> None:
+    """Let the CPU be taken for a GPU whose records are the network itself."""
+
+    def graphed(module: nn.Module, like: tuple[dict[str, Tensor]]) -> Any:
+        torch.rand(7)  # recording runs the network, and draws
+        shapes = {key: len(value) for key, value in like[0].items()}
+
+        def play(batch: dict[str, Tensor]) -> Any:
+            assert {key: len(value) for key, value in batch.items()} == shapes
+            played.append(shapes)
+            return module(batch)
+
+        return play
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", torch.get_rng_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", torch.set_rng_state)
+
+    def of(net: nn.Module, sample: Sample, batch_size: int, _: torch.device) -> Replay:
+        return Replay(net, sample, batch_size)
+
+    monkeypatch.setattr(Replay, "of", of)
+
+
+def test_training_is_the_same(averaged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout is 0: it would be drawn for rows of no crystal, too."""
+    train(averaged, "demo", NAME)
+    plain = history(averaged)
+    played: list[dict[str, int]] = []
+    recording(monkeypatch, played)
+    train(averaged, "demo", NAME)
+    assert played
+    np.testing.assert_allclose(history(averaged), plain, rtol=1e-4)
+
+
+def test_batches_that_are_larger(averaged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go through the network as they are."""
+    train(averaged, "demo", NAME)
+    plain = history(averaged)
+    played: list[dict[str, int]] = []
+    recording(monkeypatch, played)
+    monkeypatch.setattr(replay, "SPREAD", -0.5)
+    monkeypatch.setattr(replay, "STEP", 1)
+    train(averaged, "demo", NAME)
+    experiment = averaged.params.experiment("demo", NAME)
+    sample = Sample.load(averaged, experiment)
+    size = averaged.params.training(experiment).batch_size
+    steps = len(Batches(sample, sample.train, size)) * len(plain)
+    assert 0 < len(played) < steps
+    np.testing.assert_allclose(history(averaged), plain, rtol=1e-4)
+
+
+def test_nearly_all_batches_fit(averaged: Project) -> None:
+    sample = Sample.load(averaged, averaged.params.experiment("demo", NAME))
+    bound = sizes(sample, 4)
+    for seed in range(20):
+        for batch, _ in Batches(sample, sample.train, 4, shuffle=(seed,)):
+            for key, value in batch.items():
+                assert "_pointer" in key or len(value) < bound[rows(key)]
+
+
+def test_only_complexes_on_a_gpu(averaged: Project) -> None:
+    sample = Sample.load(averaged, averaged.params.experiment("demo", NAME))
+    assert Replay.of(nn.Identity(), sample, 4, torch.device("cpu")) is None
+    assert Replay.of(nn.Identity(), sample, 4, torch.device("cuda")) is not None
+    other = Sample.load(averaged, averaged.params.experiment("demo", "log_k-cgcnn"))
+    assert Replay.of(nn.Identity(), other, 4, torch.device("cuda")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_record_gives_what_the_network_gives(averaged: Project) -> None:
+    experiment = averaged.params.experiment("demo", NAME)
+    sample = Sample.load(averaged, experiment)
+    net = network("complex", averaged.params.models["complex"].network, 2).cuda()
+    play = Replay(net, sample, 4)
+    for inputs, _ in Batches(sample, sample.train, 4):
+        gradients = []
+        for batch in (inputs, play.padded(inputs)):
+            net.zero_grad()
+            crystals = len(inputs["atoms_pointer"]) - 1
+            outputs = play({key: value.cuda() for key, value in batch.items()})[:crystals]
+            outputs.square().sum().backward()
+            gradients.append(
+                [
+                    outputs.detach(),
+                    *(p.grad.clone() for p in net.parameters() if p.grad is not None),
+                ]
+            )
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
