@@ -308,8 +308,8 @@ class Together(Settings):
     """Networks of several experiments as one ensemble."""
 
     title: str
-    experiments: dict[Name, Annotated[tuple[Name, ...], Field(min_length=2)]] = Field(
-        description="by task, those whose networks are averaged: each counts as one, members too"
+    experiments: dict[Name, Annotated[dict[Name, Count], Field(min_length=2)]] = Field(
+        description="by task, those whose networks are averaged, and how many of each: the first"
     )
 
 
@@ -670,8 +670,13 @@ def _check(params: Params) -> None:
         for k, ensemble in enumerate(report.together):
             where = f"reports.{name}.together.{k}.experiments"
             for task, members in ensemble.experiments.items():
-                for one in members:
+                for one, wanted in members.items():
                     experiment = lookup(params.group(name), one, f"experiment ({where})")
+                    if wanted > (experiment.members or 1):
+                        raise CrystalmeshError(
+                            f"params.yaml: {where}.{task}.{one}: {wanted} networks, and the"
+                            f" experiment has {experiment.members or 1}"
+                        )
                     if (experiment.task, experiment.fold) != (task, "all"):
                         raise CrystalmeshError(
                             f"params.yaml: {where}.{task}: {one} is not of this task over all folds"

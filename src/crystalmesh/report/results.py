@@ -159,8 +159,12 @@ def load(project: Project, report: str) -> list[Result]:
     )
 
 
-def joined(parts: Sequence[Result]) -> Result:
-    """The networks of several experiments as the members of one ensemble.
+def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
+    """The first networks of several experiments as the members of one ensemble.
+
+    Args:
+        parts: the experiments.
+        wanted: how many networks of each.
 
     Its intervals are the first one's, which are not of the ensemble.
 
@@ -174,7 +178,8 @@ def joined(parts: Sequence[Result]) -> Result:
                 f"params.yaml: {first.name} and {one.name} were tested on other crystals or folds;"
                 " take one of them out of `together`"
             )
-    members = np.concatenate([r.members if len(r.members) else r.prediction[None] for r in parts])
+    every = [r.members if len(r.members) else r.prediction[None] for r in parts]
+    members = np.concatenate([own[:n] for own, n in zip(every, wanted, strict=True)])
     return replace(first, members=members, prediction=members.mean(axis=0))
 
 

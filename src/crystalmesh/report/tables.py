@@ -788,7 +788,10 @@ def matbench_table(
             name: [r for one in names for r in found if r.name == one]
             for name, names in ensemble.experiments.items()
         }
-        joined = {name: results.joined(parts) for name, parts in rows.items()}
+        joined = {
+            name: results.joined(parts, list(ensemble.experiments[name].values()))
+            for name, parts in rows.items()
+        }
         first = next(iter(rows.values()))[0]
         own = f"this work, ensemble of {len(next(iter(joined.values())).members)}"
         seen = len(first.train) + results.validated(project, first.experiment)
