@@ -14,11 +14,12 @@ of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cut
 `schnet` is our network on the merged graph, as it is used, and `schnet on all pairs` the same
 network on the edges that torch-geometric gets. A classical model is fitted to the same few crystals
 at once: more of them take it more than proportionally longer. Models that are the same network and
-differ in their training only are measured once. A network that reads a process is trained on what
-it is told, as in training, and asks one of all training and validation crystals of the fold when it
-predicts; to fit the process is not a part of its training here. Each tier runs in a process of its
-own; results go to benchmarks/models.json. With `--add`, what this file has is kept and only
-networks that it lacks are measured, which must be on the same machine.
+differ in their training only are measured once. A network has one output; one that reads Gaussian
+processes has all of its experiment, is trained on what it is told, as in training, and asks as many
+processes on as many crystals as there when it predicts; fitting them is no part of its training
+here. Each tier runs in a process of its own; results go to benchmarks/models.json. With `--add`,
+what this file has is kept and only networks that it lacks are measured, which must be on the same
+machine.
 """
 
 import argparse
@@ -47,7 +48,8 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from crystalmesh import config  # noqa: E402
-from crystalmesh.config import Model, Project  # noqa: E402
+from crystalmesh.config import Experiment, Model, Project  # noqa: E402
+from crystalmesh.data import splits  # noqa: E402
 from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
 from crystalmesh.files import read_json  # noqa: E402
 from crystalmesh.models import classical, network  # noqa: E402
@@ -163,7 +165,9 @@ def schnet_edges(batch: Batch) -> Batch:
 
 def trained(net: nn.Module) -> Callable[[Batch], None]:
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4)
-    told = {"said": torch.zeros(BATCH, 1)} if getattr(net, "processes", None) else {}
+    told = {}
+    if asked := getattr(net, "processes", None):
+        told = {"said": torch.zeros(BATCH, len(asked.dual))}
 
     def step(batch: Batch) -> None:
         batch = batch | told
@@ -184,14 +188,14 @@ def predicted(net: nn.Module) -> Callable[[Batch], None]:
     return step
 
 
-def process_of(crystals: int, descriptors: int) -> dict[str, Tensor]:
-    """The arrays of a process on so many training crystals: which, is nothing to the time."""
+def processes(count: int, crystals: int, descriptors: int) -> dict[str, Tensor]:
+    """The arrays of processes on so many training crystals: which, is nothing to the time."""
     generator = torch.Generator().manual_seed(0)
     return {
-        "weights": torch.full((1, descriptors), 0.01, dtype=torch.float64),
+        "weights": torch.full((count, descriptors), 0.01, dtype=torch.float64),
         "support": torch.randn(crystals, descriptors, generator=generator).half(),
-        "dual": torch.ones(1, crystals, dtype=torch.float64),
-        "squared": torch.ones(1, dtype=torch.float64),
+        "dual": torch.ones(count, crystals, dtype=torch.float64),
+        "squared": torch.ones(count, dtype=torch.float64),
     }
 
 
@@ -234,16 +238,15 @@ def joined(maker: Representation, items: Sequence[Mapping[str, Any]]) -> list[Ba
     return [maker.collate(items[start : start + BATCH]) for start in starts]
 
 
-def uses(project: Project) -> Iterator[tuple[str, str, str]]:
-    """(title, model, representation) of the models that the reports' experiments use."""
+def uses(project: Project) -> Iterator[tuple[str, Experiment]]:
+    """The models that the reports' experiments use, and one that uses each."""
     found = {
-        f"{one.model} {one.representation}": (one.model, one.representation)
+        f"{one.model} {one.representation}": one
         for group in project.params.reports
         for one in project.params.group(group).values()
         if (one.dataset, one.task) == (DATASET, TASK)
     }
-    for title, (name, rep) in found.items():
-        yield title, name, rep
+    yield from found.items()
 
 
 def run(
@@ -253,8 +256,7 @@ def run(
 
     What `differs` from how those were measured lets nothing be measured beside them.
     """
-    fold = read_json(project.split(DATASET, SPLIT))[TASK]["0"]
-    ids, learned = fold["train"][:count], len(fold["train"]) + len(fold["val"])
+    ids = read_json(project.split(DATASET, SPLIT))[TASK]["0"]["train"][:count]
     crystals = Crystals.load(project.crystals(DATASET))
     chosen = [crystals[crystals.position(name)] for name in ids]
 
@@ -273,9 +275,16 @@ def run(
             print(f"{TIER}: {name}: {', '.join(words)}", flush=True)
 
     measured: dict[str, str] = {}  # networks that only their training tells apart are measured once
-    for title, name, rep in uses(project):
+    for title, experiment in uses(project):
+        name, rep = experiment.model, experiment.representation
         model: Model = project.params.models[name]
-        first = measured.setdefault(f"{model.architecture} {model.network} {rep}", title)
+        held, outputs = 0, 1
+        if model.network.get("process"):  # one for each output, of the crystals it is fitted on
+            parts = splits.select(project, experiment)
+            held = len(parts.train) + (len(parts.val) if experiment.refit else 0)
+            outputs = 1 + len(experiment.beside or ())
+        key = f"{model.architecture} {model.network} {rep} {held} {outputs}"
+        first = measured.setdefault(key, title)
         if title in result["models"]:
             continue
         if first in result["models"]:
@@ -288,10 +297,10 @@ def run(
             found = {title: fitted(model, maker, items, crystals, ids, seconds)}
         else:
             batches = joined(maker, items)
-            net = network(model.architecture, model.network, 1)
-            if processes := getattr(net, "processes", None):
+            net = network(model.architecture, model.network, outputs)
+            if held:
                 known = sum(batches[0][key].shape[1] for key in ("described", "truss"))
-                processes.load_state_dict(process_of(learned, known))
+                net.get_submodule("processes").load_state_dict(processes(outputs, held, known))
             nets: dict[str, tuple[nn.Module, list[Batch]]] = {title: (net, batches)}
             if name == "cgcnn":
                 nets["pyg"] = (

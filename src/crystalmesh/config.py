@@ -669,6 +669,11 @@ def _check(params: Params) -> None:
             lookup(params.group(name), one, f"experiment (reports.{name}.maps)")
         for k, ensemble in enumerate(report.together):
             where = f"reports.{name}.together.{k}.experiments"
+            if len({sum(members.values()) for members in ensemble.experiments.values()}) > 1:
+                raise CrystalmeshError(
+                    f"params.yaml: {where}: not as many networks for each task; give `together` a"
+                    " line for each number"
+                )
             for task, members in ensemble.experiments.items():
                 for one, wanted in members.items():
                     experiment = lookup(params.group(name), one, f"experiment ({where})")
@@ -676,6 +681,11 @@ def _check(params: Params) -> None:
                         raise CrystalmeshError(
                             f"params.yaml: {where}.{task}.{one}: {wanted} networks, and the"
                             f" experiment has {experiment.members or 1}"
+                        )
+                    if lookup(params.models, experiment.model, f"model ({where})").variant_of:
+                        raise CrystalmeshError(
+                            f"params.yaml: {where}.{task}: the model of {one} is a variant, which"
+                            " the table of Matbench has not; take it out"
                         )
                     if (experiment.task, experiment.fold) != (task, "all"):
                         raise CrystalmeshError(

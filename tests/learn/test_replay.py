@@ -1,5 +1,6 @@
 """Steps that a GPU plays again: with what stands in for recording, as this machine has no GPU."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from crystalmesh import config
 from crystalmesh.config import Project
 from crystalmesh.files import read_csv
 from crystalmesh.learn import replay
 from crystalmesh.learn.batches import Batches, Sample
-from crystalmesh.learn.replay import Replay, sizes
+from crystalmesh.learn.replay import Replay
 from crystalmesh.learn.train import train
 from crystalmesh.models import network
-from crystalmesh.represent.complex import rows
 
 NAME = "log_k-complex"
 
@@ -24,17 +25,26 @@ def history(project: Project) -> Any:
     return np.array([[float(row[key]) for key in ("train_loss", "val_metric")] for row in read])
 
 
-def recording(monkeypatch: pytest.MonkeyPatch, played: list[dict[str, int]]) -> None:
-    """Let the CPU be taken for a GPU whose records are the network itself."""
+def recording(
+    monkeypatch: pytest.MonkeyPatch, played: list[dict[str, int]], draws: int = 7
+) -> None:
+    """Let the CPU be taken for a GPU whose records are the network itself.
+
+    As there, recording runs the network, which draws, and what was given out before is overwritten.
+    """
 
     def graphed(module: nn.Module, like: tuple[dict[str, Tensor]]) -> Any:
-        torch.rand(7)  # recording runs the network, and draws
+        torch.rand(draws)
         shapes = {key: len(value) for key, value in like[0].items()}
+        last: list[Tensor] = []
 
         def play(batch: dict[str, Tensor]) -> Any:
             assert {key: len(value) for key, value in batch.items()} == shapes
             played.append(shapes)
-            return module(batch)
+            for old in last:
+                old.data.fill_(torch.nan)
+            last[:] = [module(batch)]
+            return last[0]
 
         return play
 
@@ -59,6 +69,22 @@ def test_training_is_the_same(averaged: Project, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(history(averaged), plain, rtol=1e-4)
 
 
+def test_what_recording_draws_is_not_missed(
+    averaged: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree["models"]["complex"]["network"] |= {"dropout": 0.3}
+    (averaged.root / "params.yaml").write_text(json.dumps(tree))
+    project = config.load(averaged.root)
+    played: list[dict[str, int]] = []
+    found = []
+    for draws in (1, 7):
+        recording(monkeypatch, played, draws)
+        train(project, "demo", NAME)
+        found.append(history(project))
+    assert played
+    np.testing.assert_array_equal(*found)
+
+
 def test_batches_that_are_larger(averaged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go through the network as they are."""
     train(averaged, "demo", NAME)
@@ -76,13 +102,23 @@ def test_batches_that_are_larger(averaged: Project, monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(history(averaged), plain, rtol=1e-4)
 
 
-def test_nearly_all_batches_fit(averaged: Project) -> None:
+def test_nearly_all_batches_fit(averaged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that a remainder of one has joined."""
+    monkeypatch.setattr(replay, "STEP", 1)
     sample = Sample.load(averaged, averaged.params.experiment("demo", NAME))
-    bound = sizes(sample, 4)
-    for seed in range(20):
-        for batch, _ in Batches(sample, sample.train, 4, shuffle=(seed,)):
-            for key, value in batch.items():
-                assert "_pointer" in key or len(value) < bound[rows(key)]
+    size = len(sample.train.ids) - 1
+    assert [len(y) for _, y in Batches(sample, sample.train, size)] == [size + 1]
+    for spread, least, most in ((3.0, 0.9, 1.0), (-1.0, 0.0, 0.5)):
+        monkeypatch.setattr(replay, "SPREAD", spread)
+        fits = []
+        for batch_size in (4, size):
+            play = Replay(nn.Identity(), sample, batch_size)
+            for seed in range(20):
+                for batch, _ in Batches(sample, sample.train, batch_size, shuffle=(seed,)):
+                    crystals = len(batch["atoms_pointer"]) - 1
+                    assert crystals < play.sizes["crystals"]
+                    fits.append(len(play.padded(batch)["atoms_pointer"]) - 1 > crystals)
+        assert least <= np.mean(fits) <= most
 
 
 def test_only_complexes_on_a_gpu(averaged: Project) -> None:
@@ -114,3 +150,4 @@ def test_a_record_gives_what_the_network_gives(averaged: Project) -> None:
             )
         for a, b in zip(*gradients, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert play._recorded is not None

@@ -59,12 +59,12 @@ def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: st
 
 
 @settings(max_examples=20, deadline=None)
-@given(**CRYSTALS, more=st.integers(1, 200))
-def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: int) -> None:
+@given(**CRYSTALS, more=st.lists(st.integers(1, 200), min_size=9, max_size=9))
+def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]) -> None:
     batch = collate([DESCRIBED.build(some(seed, name)), DESCRIBED.build(some(seed + 1, "random"))])
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
     had = {rows(key): len(value) for key, value in batch.items() if "_pointer" not in key}
-    sizes = {kind: n + more for kind, n in had.items()}
+    sizes = {kind: n + by for (kind, n), by in zip(sorted(had.items()), more, strict=True)}
     wide = padded(batch, sizes)
     assert all(len(v) == sizes[rows(k)] for k, v in wide.items() if "_pointer" not in k)
     for parts in PARTS:

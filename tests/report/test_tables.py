@@ -425,6 +425,21 @@ def test_unknown_members_of_an_ensemble_are_refused(
         config.load(project.root)
 
 
+def test_ensembles_that_the_table_cannot_show_are_refused(make: Maker) -> None:
+    project = make()
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    own = {"log_k-cgcnn-bench": 1, "log_k-cgcnn-all": 1}
+    params["models"]["cgcnn"]["variant_of"] = "schnet"
+    for experiments, message in (
+        ({"log_k": own}, "the model of log_k-cgcnn-bench is a variant"),
+        ({"log_k": own, "log_g": own | {"log_g-cgcnn-all": 1}}, "not as many networks for each"),
+    ):
+        params["reports"]["toy"]["together"] = [{"title": "two", "experiments": experiments}]
+        (project.root / "params.yaml").write_text(json.dumps(params))
+        with pytest.raises(CrystalmeshError, match=message):
+            config.load(project.root)
+
+
 def test_a_mesh_without_its_equal(make: Maker) -> None:
     project = make(experiments={"m": ("log_k", "mesh_release", 60)}, benchmark=False)
     tables.build(project, "toy")

@@ -1,5 +1,6 @@
 """One trainer for all networks."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -168,7 +169,7 @@ class Learner(pl.LightningModule):
 
     def val_dataloader(self) -> Batches:
         share = (self.global_rank, self.trainer.world_size)
-        size = EVALUATION_BATCH * (1 if self.device.type == "cpu" else 8)
+        size = EVALUATION_BATCH * (8 if self._replay else 1)  # small complexes, and a GPU
         return Batches(self.sample, self.sample.val, size, share=share)
 
     def on_train_epoch_start(self) -> None:
@@ -182,6 +183,11 @@ class Learner(pl.LightningModule):
     def on_fit_start(self) -> None:
         size = self.training_settings.batch_size
         self._replay = Replay.of(self.net, self.sample, size, self.device)
+
+    def on_fit_end(self) -> None:
+        if self._replay is not None:  # what is recorded holds the GPU's memory, in circles
+            self._replay = None
+            gc.collect()
 
     def on_before_batch_transfer(
         self, batch: tuple[dict[str, Tensor], Tensor], _: int
@@ -213,7 +219,7 @@ class Learner(pl.LightningModule):
         if not math.isfinite(value):
             value = math.inf if self.task.kind == "regression" else 0.0
         self.log("val_metric", torch.tensor(value, dtype=torch.float64))
-        own = [(loss.item(), n) for loss, n in self._losses]  # a GPU has not waited for them
+        own = [(loss.item(), n) for loss, n in self._losses]  # not step by step: a GPU would wait
         losses = [pair for process in gathered(own) for pair in process]
         weights = [n for _, n in losses]
         train_loss = float(np.average([loss for loss, _ in losses], weights=weights))
@@ -275,6 +281,14 @@ class EpochLine(Callback):
             file=sys.stderr,
             flush=True,
         )
+
+
+class Averaging(EMAWeightAveraging):
+    """The running mean of the weights, kept where these are: lightning keeps it on the CPU."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        if self._average_model is not None:
+            self._average_model.to(pl_module.device)
 
 
 @dataclass(frozen=True)
@@ -582,7 +596,7 @@ def _fit_once(
                     check_finite=False,
                 ),
                 RichProgressBar() if on_terminal else EpochLine(label),
-                *([EMAWeightAveraging(decay=training.ema)] if training.ema else []),
+                *([Averaging(decay=training.ema)] if training.ema else []),
             ],
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:  # what it has not
