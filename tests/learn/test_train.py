@@ -303,6 +303,20 @@ def test_networks_of_another_experiment_as_they_are(
     assert len(read_csv(project.history("demo", "e_form-complex"))) == 1
 
 
+def test_a_network_of_one_task_as_it_is(averaged: Project, tree: dict[str, Any]) -> None:
+    """As one is published that predicts in double precision."""
+    tree["experiments"]["demo"]["log_k-complex"]["beside"] = None
+    project = taking(averaged, tree, task="log_k", beside=None, precision="double")
+    for name in ("log_k-complex", "e_form-complex"):
+        train(project, "demo", name)
+        predict(project, "demo", name)
+    first, second = (
+        [float(row["prediction"]) for row in read_csv(project.predictions("demo", name))]
+        for name in ("log_k-complex", "e_form-complex")
+    )
+    assert second == pytest.approx(first, abs=1e-4)
+
+
 def test_networks_that_have_seen_the_test_crystals_are_refused(
     averaged: Project, tree: dict[str, Any]
 ) -> None:

@@ -691,7 +691,7 @@ def _taken(
     for key in (f"{last}.weight", f"{last}.bias"):
         tensors[key] = tensors[key][order]
     net.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
-    moments = facts["moments"] | {source.task: [facts["mean"], facts["std"]]}
+    moments = facts.get("moments", {}) | {source.task: [facts["mean"], facts["std"]]}
     mean, std = moments[experiment.task]
     kept = ("n_train", "n_val", "epochs", "best_epoch", "parameters")
     own: dict[str, Any] = {"mean": mean, "std": std} | {key: facts[key] for key in kept}
