@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from crystalmesh import config
 from crystalmesh.config import Project
@@ -301,6 +303,23 @@ def test_networks_of_another_experiment_as_they_are(
     assert [float(row["prediction"]) for row in rows] == pytest.approx(values, abs=1e-6)
     assert read_json(project.metrics("demo", "e_form-complex"))["n_train"] == len(sample.train.ids)
     assert len(read_csv(project.history("demo", "e_form-complex"))) == 1
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt, ValueError])
+def test_an_interrupt_that_lightning_stumbles_over(
+    ready: Project, monkeypatch: pytest.MonkeyPatch, cause: type[BaseException]
+) -> None:
+    """Between two epochs, tidying up fails; any other failure is told as what it is."""
+
+    def fit(*_: Any, **__: Any) -> None:
+        try:
+            raise cause
+        except cause:
+            len(CombinedLoader([]))  # as in lightning's teardown
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    with pytest.raises(KeyboardInterrupt if cause is KeyboardInterrupt else RuntimeError):
+        train(ready, "demo", "log_k-cgcnn")
 
 
 def test_a_network_of_one_task_as_it_is(averaged: Project, tree: dict[str, Any]) -> None:

@@ -605,6 +605,10 @@ def _fit_once(
         trainer.fit(learner, ckpt_path=_resumable(scratch / "last.ckpt", label), weights_only=True)
     except SystemExit as stop:  # lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    except RuntimeError as error:  # or, between two epochs, its stumbling over what is half made
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     trainer.strategy.barrier()  # the first process removes the file when all have read it
     tensors = {
