@@ -1,4 +1,4 @@
-"""Steps that a GPU plays again: with what stands in for recording, as this machine has no GPU."""
+"""Steps that a GPU plays again: with what stands in for recording, but for the last test."""
 
 import json
 from typing import Any
@@ -129,7 +129,7 @@ def test_only_complexes_on_a_gpu(averaged: Project) -> None:
     assert Replay.of(nn.Identity(), other, 4, torch.device("cuda")) is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records on a GPU; not run yet")
 def test_a_record_gives_what_the_network_gives(averaged: Project) -> None:
     experiment = averaged.params.experiment("demo", NAME)
     sample = Sample.load(averaged, experiment)

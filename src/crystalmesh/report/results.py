@@ -162,11 +162,11 @@ def load(project: Project, report: str) -> list[Result]:
 def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
     """The first networks of several experiments as the members of one ensemble.
 
+    Its intervals are the first one's, which are not of the ensemble.
+
     Args:
         parts: the experiments.
         wanted: how many networks of each.
-
-    Its intervals are the first one's, which are not of the ensemble.
 
     Raises:
         CrystalmeshError: the experiments were not tested on the same crystals.
