@@ -149,9 +149,9 @@ class Restart(Settings):
 class Training(Settings):
     """How a network is trained; see `crystalmesh.learn.train`."""
 
-    optimizer: Literal["adam", "adamw", "sgd"]
+    optimizer: Literal["adam", "adamw", "muon", "sgd"]
     lr: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="of sgd")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "step", "one_cycle"] = "constant"
     milestones: tuple[Count, ...] = ()

@@ -208,6 +208,29 @@ def test_a_running_mean_of_weights_survives_an_interruption(
     assert outputs(averaged, name) == expected
 
 
+@pytest.mark.parametrize("width", [8, 64])
+def test_muon_survives_an_interruption_and_wants_matrices(
+    averaged: Project, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    name, one = "log_k-complex", tree["models"]["complex"]
+    one["network"] |= {"width": width}
+    adam = one["training"] | {"schedule": "one_cycle"}
+    seen = []
+    for optimizer in ("adamw", "muon"):
+        one["training"] = adam | {"optimizer": optimizer}
+        (averaged.root / "params.yaml").write_text(json.dumps(tree))
+        project = config.load(averaged.root)
+        if (width, optimizer) == (8, "muon"):
+            with pytest.raises(CrystalmeshError, match="no matrix of 64 x 64 or more; set adamw"):
+                train(project, "demo", name)
+            return
+        train(project, "demo", name)
+        seen.append(outputs(project, name))
+    assert seen[0] != seen[1]
+    stopped_and_resumed(project, name, monkeypatch)
+    assert outputs(project, name) == seen[1]
+
+
 def test_crystals_without_the_label_beside_count_for_the_task_alone(averaged: Project) -> None:
     import torch
 

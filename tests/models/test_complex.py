@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.models.complex import Messages, Network
+from crystalmesh.models.complex import Layer, Messages, Network, Settings
 from crystalmesh.represent.complex import VARIANTS, collate, padded, rows
 from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
 
@@ -21,9 +21,9 @@ PARTS = ("edges", "faces", "cells")
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
 
-def net(parts: str, outputs: int = 2) -> Network:
+def net(parts: str, outputs: int = 2, contrast: bool = False) -> Network:
     torch.manual_seed(0)
-    return Network(SMALL | {"parts": parts}, outputs).double().eval()
+    return Network(SMALL | {"parts": parts, "contrast": contrast}, outputs).double().eval()
 
 
 def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
@@ -39,8 +39,7 @@ def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
 @given(**CRYSTALS)
 def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) -> None:
     one = some(seed, name)
-    for parts in PARTS:
-        network = net(parts)
+    for network in (*map(net, PARTS), net("edges", contrast=True)):
         torch.testing.assert_close(
             output(network, ORBITS, one), output(network, WHOLE, one), rtol=0, atol=1e-6
         )
@@ -51,8 +50,8 @@ def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) 
 def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: str) -> None:
     one = some(seed, name)
     other = moved(one, seed)
+    network = net("cells", contrast=True)
     for maker in (ORBITS, WHOLE):
-        network = net("cells")
         torch.testing.assert_close(
             output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
         )
@@ -67,8 +66,7 @@ def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]
     sizes = {kind: n + by for (kind, n), by in zip(sorted(had.items()), more, strict=True)}
     wide = padded(batch, sizes)
     assert all(len(v) == sizes[rows(k)] for k, v in wide.items() if "_pointer" not in k)
-    for parts in PARTS:
-        network = net(parts)
+    for network in (*map(net, PARTS), net("edges", contrast=True)):
         gradients = []
         for one in (batch, wide):
             network.zero_grad()
@@ -88,14 +86,14 @@ def test_a_batch_is_its_crystals(parts: str) -> None:
     torch.testing.assert_close(output(network, ORBITS, *crystals), alone, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("parts", PARTS)
-def test_it_sees_elements_lengths_and_angles(parts: str) -> None:
+@pytest.mark.parametrize(("parts", "contrast"), [*((p, False) for p in PARTS), ("edges", True)])
+def test_it_sees_elements_lengths_and_angles(parts: str, contrast: bool) -> None:
     """What tells crystals apart reaches the output, and every weight gets a gradient."""
     one = some(1, "random")
     stretched = Crystal("x", "X", one.lattice * 1.02, one.numbers, one.frac)
     sheared = Crystal("x", "X", one.lattice @ (np.eye(3) + 0.02), one.numbers, one.frac)
     other = Crystal("x", "X", one.lattice, one.numbers % 80 + 1, one.frac)
-    network = net(parts)
+    network = net(parts, contrast=contrast)
     values = output(network, ORBITS, one, stretched, sheared, other)
     gaps = (values[:, None] - values[None]).abs().amax(dim=2) + torch.eye(4)
     assert float(gaps.min()) > 1e-6
@@ -103,6 +101,21 @@ def test_it_sees_elements_lengths_and_angles(parts: str) -> None:
     network.float()(batch).square().sum().backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None]
     assert not silent
+
+
+def test_an_edge_hears_how_much_its_ends_differ() -> None:
+    """Ends of another sum are heard anyway; ends of the same sum, with the contrast only."""
+    u, v = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ends = torch.tensor([[0, 1], [1, 0]])
+    batch = {"edges_ends": ends, "w_ends": torch.ones(4, dtype=torch.float64)}
+    for contrast in (False, True):
+        torch.manual_seed(0)
+        layer = Layer(Settings(**SMALL, parts="edges", contrast=contrast)).double()
+        pairs = torch.stack([u, v]), torch.stack([(u + v) / 2] * 2)
+        edges = torch.zeros(2, 8, dtype=torch.float64)
+        apart, alike = (layer({"atoms": a, "edges": edges}, batch)["edges"] for a in pairs)
+        torch.testing.assert_close(apart[0], apart[1], rtol=0, atol=1e-12)  # from either end
+        assert torch.allclose(apart, alike) is not contrast
 
 
 def test_gradients_of_messages() -> None:
@@ -202,9 +215,10 @@ def test_at_first_half_of_what_is_said_counts() -> None:
     assert torch.equal(network.out.weight[:, -3:], 0.5 * torch.eye(3))
 
 
-def test_without_the_truss_nothing_of_it_is_left() -> None:
+def test_what_is_off_leaves_nothing() -> None:
     torch.manual_seed(0)
-    plain = Network(SMALL | {"truss": False, "described": 0, "process": None}, 1).state_dict()
+    off = {"contrast": False, "truss": False, "described": 0, "process": None}
+    plain = Network(SMALL | off, 1).state_dict()
     torch.manual_seed(0)
     bare = Network(SMALL, 1).state_dict()
     assert plain.keys() == bare.keys()
@@ -212,7 +226,9 @@ def test_without_the_truss_nothing_of_it_is_left() -> None:
     assert not [
         key
         for key in bare
-        if not {"truss", "described", "told", "processes"}.isdisjoint(key.split("."))
+        if not {"contrast", "traits", "truss", "described", "told", "processes"}.isdisjoint(
+            key.split(".")
+        )
     ]
 
 

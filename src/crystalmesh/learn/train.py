@@ -45,6 +45,7 @@ from crystalmesh.files import (
     write_json,
     write_tensors,
 )
+from crystalmesh.learn import muon
 from crystalmesh.learn.batches import (
     EVALUATION_BATCH,
     Batches,
@@ -241,15 +242,20 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         s = self.training_settings
-        parameters = self.net.parameters()
+        parameters = list(self.net.parameters())
+        if s.optimizer == "muon" and not any(map(muon.is_matrix, parameters)):
+            raise CrystalmeshError(
+                f"training.optimizer: muon: the network has no matrix of {muon.SIDE} x {muon.SIDE}"
+                " or more; set adamw, or a larger width"
+            )
         optimizer: torch.optim.Optimizer
         if s.optimizer == "sgd":
             optimizer = torch.optim.SGD(
                 parameters, s.lr, momentum=s.momentum, weight_decay=s.weight_decay
             )
         else:
-            kind = torch.optim.Adam if s.optimizer == "adam" else torch.optim.AdamW
-            optimizer = kind(parameters, s.lr, weight_decay=s.weight_decay)
+            kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": muon.Muon}
+            optimizer = kinds[s.optimizer](parameters, s.lr, weight_decay=s.weight_decay)
         if s.schedule == "constant":
             return optimizer
         scheduler: torch.optim.lr_scheduler.LRScheduler

@@ -2,7 +2,8 @@
 
 Every part of the complex has a vector. In each layer faces gather their sides and cells, cells
 their walls; an edge hears its two ends, the edges that it meets at corners of faces (through the
-angle between them) and the cells that have it as a hinge (through the dihedral angle); an atom
+angle between them) and the cells that have it as a hinge (through the dihedral angle), and with
+`contrast` how far traits of its ends are apart, |W (x_i - x_j)|, the same from either end; an atom
 hears its neighbours along its edges, gated as in CGCNN. All that enters is invariant under
 rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
 
@@ -47,6 +48,7 @@ class Settings(BaseModel):
     parts: Literal["edges", "faces", "cells"] = "cells"  # up to which dimension parts have vectors
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
+    contrast: bool = False  # an edge hears how much its two ends differ, too
     truss: bool = False  # reads what the complex is as an elastic truss, too
     described: int = Field(default=0, ge=0)  # width with which it reads this and descriptors
     # Reads what Gaussian processes on descriptors and the truss say, one an output, fitted on the
@@ -136,10 +138,13 @@ class Update(nn.Module):
 class Layer(nn.Module):
     """One round of messages: see the head of this file."""
 
-    def __init__(self, width: int, parts: str, dropout: float) -> None:
+    def __init__(self, config: Settings) -> None:
         super().__init__()
-        self.faces, self.cells = parts != "edges", parts == "cells"
+        width, dropout = config.width, config.dropout
+        self.faces, self.cells = config.parts != "edges", config.parts == "cells"
         self.edge_own, self.edge_ends = nn.Linear(width, width), _plain(width, width)
+        self.traits = _plain(width, width) if config.contrast else None
+        self.contrast = _plain(width, width) if config.contrast else None
         self.edge = Update(width, dropout)
         if self.faces:
             self.face_sides, self.face = nn.Linear(width, width), Update(width, dropout)
@@ -158,6 +163,11 @@ class Layer(nn.Module):
         first, second = b["edges_ends"].t()
         ends = self.edge_ends(atoms)
         heard = self.edge_own(edges) + ends.index_select(0, first) + ends.index_select(0, second)
+        if self.traits is not None and self.contrast is not None:
+            # The sum over both ends is also that of two ends which are their mean: ionic or not.
+            traits = self.traits(atoms)
+            apart = traits.index_select(0, first) - traits.index_select(0, second)
+            heard = heard + self.contrast(apart.abs())
         if self.faces:
             heard = heard + self._of_faces(x, b)
         edges = self.edge(edges, heard)
@@ -248,9 +258,7 @@ class Network(nn.Module):
             self.area, self.face = Gaussians(-0.5, 4.0, 12), nn.Linear(24, d)
         if self.cells:
             self.cell_volume, self.cell = Gaussians(-3.0, 5.0, 12), nn.Linear(24, d)
-        self.layers = nn.ModuleList(
-            Layer(d, config.parts, config.dropout) for _ in range(config.layers)
-        )
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.truss = _plain(len(NAMES), d) if config.truss else None
         self.described = None
         if config.described:
