@@ -94,6 +94,12 @@ def test_largest_and_its_equal(found: list[Result]) -> None:
     other = Result(**vars(graph) | {"name": "other", "architecture": "deepsets"})
     assert results.equal([other, *found], mesh, results.GRAPH) is graph
     assert results.largest([other, graph], "log_k", results.GRAPH) is graph
+    # of two that are, the one that was trained by the same optimizer
+    model = graph.experiment.model_copy(update={"model": "cgcnn_muon"})
+    by_muon = Result(**vars(graph) | {"name": "twin", "experiment": model, "optimizer": "muon"})
+    ours = Result(**vars(mesh) | {"optimizer": "muon"})
+    assert results.equal([*found, by_muon], ours, results.GRAPH) is by_muon
+    assert results.equal([*found, by_muon], mesh, results.GRAPH) is graph
 
 
 def test_a_method_is_a_model_on_a_representation(finished: Project, found: list[Result]) -> None:

@@ -249,6 +249,8 @@ def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
     printed = cells(project, "complex")
     assert printed[1][1] == f"{printed[0][1]}, warm restart"
     assert printed[1][-2:] == [f"{once} + {once}", str(once)]
+    assert [row["optimizer"], row["optimizer_cgcnn"]] == [own.optimizer, graph.optimizer]
+    assert printed[0][-3] == "AdamW, AdamW"
     assert float(row["ratio"]) == pytest.approx(own.value / graph.value)
     assert float(row["low"]) < float(row["difference"]) < float(row["high"])
     base, narrow = rows(project, "ablations")  # the one on 80 crystals has nothing beside it

@@ -31,7 +31,8 @@ class Result:
 
     `train` and `held` are the split's parts, of several folds the first one's `train` and the
     `held` of all; `test` the crystals of `held` that have a prediction, and `fold` theirs.
-    `variant_of` is the model that its own one is a variant of, for the table of ablations.
+    `variant_of` is the model that its own one is a variant of, for the table of ablations;
+    `optimizer` is what it was trained by, if by gradients.
     `target` and `prediction` are in the task's unit (after its transform), or class numbers;
     `members` [m, n] those of an ensemble's members. `p_value` is of the target (see
     `learn.conformal`), `inside` tells whether the interval or set holds it, and
@@ -42,6 +43,7 @@ class Result:
     experiment: Experiment
     architecture: str
     variant_of: str | None
+    optimizer: str | None
     task: Task
     train: Sequence[str]
     held: Sequence[str]
@@ -139,10 +141,13 @@ def load(project: Project, report: str) -> list[Result]:
             width = mean_width(rows)
         except (KeyError, TypeError, ValueError) as error:
             raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+        trained = params.models[experiment.model].training is not None
+        by = params.training(experiment).optimizer if trained else None
         results.append(
             Result(
                 name, experiment, params.models[experiment.model].architecture,
-                params.models[experiment.model].variant_of, params.tasks[experiment.task],
+                params.models[experiment.model].variant_of, by,
+                params.tasks[experiment.task],
                 parts[0].train, held, test, fold, target, prediction, members, p_value, inside,
                 width,
             )
@@ -247,7 +252,8 @@ def largest(results: Sequence[Result], task: str, representation: str) -> Result
 def equal(results: Sequence[Result], one: Result, representation: str) -> Result | None:
     """The experiment on another representation with the training and test parts of `one`.
 
-    Of several models the one of the same name is taken, else the first.
+    Of several models the one of the same name is taken, else one trained by the same optimizer,
+    else the first.
     """
     candidates = [
         r
@@ -257,7 +263,11 @@ def equal(results: Sequence[Result], one: Result, representation: str) -> Result
         and not r.experiment.transferred
         and _parts(r) == _parts(one)
     ]
-    return min(candidates, key=lambda r: r.experiment.model != one.experiment.model, default=None)
+
+    def unlike(r: Result) -> tuple[bool, bool]:
+        return r.experiment.model != one.experiment.model, r.optimizer != one.optimizer
+
+    return min(candidates, key=unlike, default=None)
 
 
 def longest(project: Project, group: str, results: Sequence[Result], one: Result) -> Result:

@@ -497,6 +497,7 @@ def kinds_table(project: Project, found: Sequence[Result], numbers: dict[str, An
 
 
 COMPLEX = ("complex.", "automorphisms.")  # what is read off the periodic complex itself
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 
 
 def complex_table(
@@ -504,12 +505,12 @@ def complex_table(
 ) -> Table:
     """The networks on the complex beside CGCNN on exactly their training and test crystals.
 
-    Of several trainings of CGCNN on these, the longest.
+    Of several trainings of CGCNN on these, the longest; by the same optimizer where there is one.
     """
     table = Table(
         "complex",
         ("task", "model", "n_train", "n_test", "complex", "cgcnn", "ratio", "difference", "low",
-         "high", "unit", "epochs", "epochs_cgcnn"),
+         "high", "unit", "epochs", "epochs_cgcnn", "optimizer", "optimizer_cgcnn"),
         (
             Column("task and metric", left=True),
             Column("network", left=True),
@@ -519,6 +520,7 @@ def complex_table(
             Column("CGCNN", "test metric"),
             Column("complex / CGCNN", "error"),
             Column("interval", "complex – CGCNN"),
+            Column("optimizer", "complex, CGCNN", left=True),
             Column("complex", "epochs"),
             Column("CGCNN", "epochs"),
         ),
@@ -541,10 +543,12 @@ def complex_table(
             [
                 own.experiment.task, own.experiment.model, *sizes, *values, ratio,
                 float(difference.mean()), low, high, unit(task), *map(sum, epochs),
+                own.optimizer, cgcnn.optimizer,
             ],
             [
                 heading(task), results.title(project, own), *map(count, sizes),
                 *(shown(v, task, 4) for v in values), f"{ratio:.2f}", span(low, high, task, 4),
+                ", ".join(OPTIMIZERS.get(r.optimizer or "", NONE) for r in (own, cgcnn)),
                 *(" + ".join(map(str, e)) for e in epochs),
             ],
         )  # fmt: skip
