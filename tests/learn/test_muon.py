@@ -18,9 +18,11 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape)) for shape in SHAPES + small]
 
 
-def steps(optimizer: torch.optim.Optimizer, wanted: list[nn.Parameter], count: int) -> list[Tensor]:
+def steps(
+    optimizer: torch.optim.Optimizer, wanted: list[nn.Parameter], count: int, seed: int = 1
+) -> list[Tensor]:
     """The parameters after steps with gradients that are the same for every optimizer."""
-    rng = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(seed)
     for _ in range(count):
         for p in wanted:
             p.grad = torch.randn(p.shape, generator=rng)
@@ -69,19 +71,15 @@ def test_all_else_moves_as_with_adamw() -> None:
 
 
 def test_it_goes_on_from_its_state() -> None:
-    at_once = parameters()
-    steps(Muon(at_once, 0.01, weight_decay=0.1), at_once, 2)
-    halfway = parameters()
-    first = Muon(halfway, 0.01, weight_decay=0.1)
+    at_once, halfway = parameters(), parameters()
+    whole, first, second = (
+        Muon(one, 0.01, weight_decay=0.1) for one in (at_once, halfway, halfway)
+    )
+    steps(whole, at_once, 1)
     steps(first, halfway, 1)
-    second = Muon(halfway, 0.01, weight_decay=0.1)
     second.load_state_dict(deepcopy(first.state_dict()))
-    rng = torch.Generator().manual_seed(1)
-    for p in halfway:  # the gradients of the first step have been
-        torch.randn(p.shape, generator=rng)
-    for p in halfway:
-        p.grad = torch.randn(p.shape, generator=rng)
-    second.step()
+    steps(whole, at_once, 1, seed=2)
+    steps(second, halfway, 1, seed=2)
     for one, other in zip(at_once, halfway, strict=True):
         assert torch.equal(one, other)
 
