@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.models.complex import Layer, Messages, Network, Settings
+from crystalmesh.models.complex import Layer, Messages, Network, Settings, Update
 from crystalmesh.represent.complex import VARIANTS, collate, padded, rows
 from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
 
@@ -21,9 +21,9 @@ PARTS = ("edges", "faces", "cells")
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
 
-def net(parts: str, outputs: int = 2, contrast: bool = False) -> Network:
+def net(parts: str, outputs: int = 2, **more: bool) -> Network:
     torch.manual_seed(0)
-    return Network(SMALL | {"parts": parts, "contrast": contrast}, outputs).double().eval()
+    return Network(SMALL | {"parts": parts} | more, outputs).double().eval()
 
 
 def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
@@ -39,7 +39,7 @@ def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
 @given(**CRYSTALS)
 def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) -> None:
     one = some(seed, name)
-    for network in (*map(net, PARTS), net("edges", contrast=True)):
+    for network in (*map(net, PARTS), net("edges", contrast=True, norm=False, local=True)):
         torch.testing.assert_close(
             output(network, ORBITS, one), output(network, WHOLE, one), rtol=0, atol=1e-6
         )
@@ -50,11 +50,11 @@ def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) 
 def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: str) -> None:
     one = some(seed, name)
     other = moved(one, seed)
-    network = net("cells", contrast=True)
-    for maker in (ORBITS, WHOLE):
-        torch.testing.assert_close(
-            output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
-        )
+    for network in (net("cells", contrast=True), net("cells", norm=False, local=True)):
+        for maker in (ORBITS, WHOLE):
+            torch.testing.assert_close(
+                output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
+            )
 
 
 @settings(max_examples=20, deadline=None)
@@ -66,7 +66,7 @@ def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]
     sizes = {kind: n + by for (kind, n), by in zip(sorted(had.items()), more, strict=True)}
     wide = padded(batch, sizes)
     assert all(len(v) == sizes[rows(k)] for k, v in wide.items() if "_pointer" not in k)
-    for network in (*map(net, PARTS), net("edges", contrast=True)):
+    for network in (*map(net, PARTS), net("edges", contrast=True, norm=False, local=True)):
         gradients = []
         for one in (batch, wide):
             network.zero_grad()
@@ -86,14 +86,22 @@ def test_a_batch_is_its_crystals(parts: str) -> None:
     torch.testing.assert_close(output(network, ORBITS, *crystals), alone, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("parts", "contrast"), [*((p, False) for p in PARTS), ("edges", True)])
-def test_it_sees_elements_lengths_and_angles(parts: str, contrast: bool) -> None:
+@pytest.mark.parametrize(
+    ("parts", "more"),
+    [
+        *((p, {}) for p in PARTS),
+        ("edges", {"contrast": True}),
+        ("cells", {"norm": False}),
+        ("edges", {"local": True}),
+    ],
+)
+def test_it_sees_elements_lengths_and_angles(parts: str, more: dict[str, bool]) -> None:
     """What tells crystals apart reaches the output, and every weight gets a gradient."""
     one = some(1, "random")
     stretched = Crystal("x", "X", one.lattice * 1.02, one.numbers, one.frac)
     sheared = Crystal("x", "X", one.lattice @ (np.eye(3) + 0.02), one.numbers, one.frac)
     other = Crystal("x", "X", one.lattice, one.numbers % 80 + 1, one.frac)
-    network = net(parts, contrast=contrast)
+    network = net(parts, **more)
     values = output(network, ORBITS, one, stretched, sheared, other)
     gaps = (values[:, None] - values[None]).abs().amax(dim=2) + torch.eye(4)
     assert float(gaps.min()) > 1e-6
@@ -116,6 +124,40 @@ def test_an_edge_hears_how_much_its_ends_differ() -> None:
         apart, alike = (layer({"atoms": a, "edges": edges}, batch)["edges"] for a in pairs)
         torch.testing.assert_close(apart[0], apart[1], rtol=0, atol=1e-12)  # from either end
         assert torch.allclose(apart, alike) is not contrast
+
+
+def test_without_the_norm_it_counts_how_much_is_heard() -> None:
+    """Twice as much of the same, and as much more of everything: nothing new to a layer norm."""
+    x, heard = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for norm in (True, False):
+        torch.manual_seed(0)
+        update = Update(Settings(**SMALL, norm=norm)).double()
+        once, more = update(x, heard), update(x, 2 * heard + 1)
+        assert torch.allclose(once, more, rtol=0, atol=1e-3) is norm
+
+
+def test_a_local_network_adds_up_its_atoms_and_edges() -> None:
+    """Parts of two crystals in one: the mean of what both have; not so with one layer on means."""
+    batch = collate([ORBITS.build(some(seed, "random")) for seed in (1, 2)])
+    for local in (True, False):
+        network = net("edges", local=local)
+        batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+        weighted = network.weighted(batch)
+        one = {k: v for k, v in weighted.items() if not k.endswith("_pointer")}
+        halves = {f"w_{part}": weighted[f"w_{part}"] / 2 for part in ("atoms", "edges")}
+        none = {f"of_{part}": torch.zeros_like(one[f"of_{part}"]) for part in ("atoms", "edges")}
+        ends = torch.tensor([0, len(batch["numbers"])])
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            apart = network(batch).mean(dim=0)
+            whole = one | halves | none | {"atoms_pointer": ends}
+            patch.setattr(network, "weighted", lambda _, whole=whole: whole)
+            together = network(batch)[0]
+        assert torch.allclose(together, apart, rtol=0, atol=1e-9) is local
+
+
+def test_what_is_of_the_whole_crystal_has_no_place_in_a_sum_of_parts() -> None:
+    with pytest.raises(CrystalmeshError, match="local: goes without truss"):
+        Network(SMALL | {"local": True, "truss": True}, 1)
 
 
 def test_gradients_of_messages() -> None:
@@ -217,7 +259,14 @@ def test_at_first_half_of_what_is_said_counts() -> None:
 
 def test_what_is_off_leaves_nothing() -> None:
     torch.manual_seed(0)
-    off = {"contrast": False, "truss": False, "described": 0, "process": None}
+    off = {
+        "contrast": False,
+        "norm": True,
+        "local": False,
+        "truss": False,
+        "described": 0,
+        "process": None,
+    }
     plain = Network(SMALL | off, 1).state_dict()
     torch.manual_seed(0)
     bare = Network(SMALL, 1).state_dict()
@@ -226,9 +275,10 @@ def test_what_is_off_leaves_nothing() -> None:
     assert not [
         key
         for key in bare
-        if not {"contrast", "traits", "truss", "described", "told", "processes"}.isdisjoint(
-            key.split(".")
-        )
+        if not {
+            *("contrast", "traits", "of_atom", "of_edge"),
+            *("truss", "described", "told", "processes"),
+        }.isdisjoint(key.split("."))
     ]
 
 

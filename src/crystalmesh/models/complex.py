@@ -17,12 +17,12 @@ With one part for each symmetry orbit (`complex.orbits`) the same numbers come o
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
@@ -49,6 +49,9 @@ class Settings(BaseModel):
     properties: bool = True  # Magpie's 22 of the element, beside CGCNN's 92 binary features
     elemental: bool = False  # and 21 of its solid and its free atom: moduli, hardness, ...
     contrast: bool = False  # an edge hears how much its two ends differ, too
+    # Whether what a part hears goes through a layer normalisation, which hides how much it was.
+    norm: bool = True
+    local: bool = False  # the output is a mean over what each atom and each edge adds to it
     truss: bool = False  # reads what the complex is as an elastic truss, too
     described: int = Field(default=0, ge=0)  # width with which it reads this and descriptors
     # Reads what Gaussian processes on descriptors and the truss say, one an output, fitted on the
@@ -56,6 +59,12 @@ class Settings(BaseModel):
     process: gaussian_process.Settings | None = None
     gaussians: int = Field(default=32, gt=1)  # of an edge's length
     dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _nothing_of_the_whole(self) -> Self:
+        if self.local and (self.truss or self.described or self.process):
+            raise ValueError("local: goes without truss, described and process, of the whole")
+        return self
 
 
 class Gaussians(nn.Module):
@@ -125,10 +134,11 @@ def summed(
 class Update(nn.Module):
     """x + dropout(L silu(norm(heard))): what a part makes of what it heard."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, config: Settings) -> None:
         super().__init__()
-        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(config.width) if config.norm else nn.Identity()
+        self.linear = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "r d"], heard: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         out: Tensor = x + self.dropout(self.linear(F.silu(self.norm(heard))))
@@ -140,22 +150,22 @@ class Layer(nn.Module):
 
     def __init__(self, config: Settings) -> None:
         super().__init__()
-        width, dropout = config.width, config.dropout
+        width = config.width
         self.faces, self.cells = config.parts != "edges", config.parts == "cells"
         self.edge_own, self.edge_ends = nn.Linear(width, width), _plain(width, width)
         self.traits = _plain(width, width) if config.contrast else None
         self.contrast = _plain(width, width) if config.contrast else None
-        self.edge = Update(width, dropout)
+        self.edge = Update(config)
         if self.faces:
-            self.face_sides, self.face = nn.Linear(width, width), Update(width, dropout)
+            self.face_sides, self.face = nn.Linear(width, width), Update(config)
             self.corner_edge, self.corner_gate = _plain(width, width), _plain(width, width)
             self.corner_angle = nn.Linear(ANGLES, width)
         if self.cells:
-            self.cell_walls, self.cell = nn.Linear(width, width), Update(width, dropout)
+            self.cell_walls, self.cell = nn.Linear(width, width), Update(config)
             self.hinge_cell, self.hinge_angle = _plain(width, width), nn.Linear(ANGLES, width)
         self.own = nn.Linear(width, 2 * width)
         self.neighbour, self.along = _plain(width, 2 * width), _plain(width, 2 * width)
-        self.atom = Update(width, dropout)
+        self.atom = Update(config)
 
     def forward(self, x: dict[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Args: vectors of the parts by name; the batch with the weights of `weighted`."""
@@ -270,7 +280,10 @@ class Network(nn.Module):
         self.processes = gaussian_process.Processes() if config.process else None
         self.told = _plain(told, d) if config.process else None
         self.dropout = nn.Dropout(config.dropout)
-        self.hidden, self.out = nn.Linear(2 * d, d), nn.Linear(d + told, outputs)
+        self.hidden = None if config.local else nn.Linear(2 * d, d)
+        self.of_atom = nn.Linear(d, d) if config.local else None
+        self.of_edge = _plain(d, d) if config.local else None
+        self.out = nn.Linear(d + told, outputs)
         if config.process:
             with torch.no_grad():  # to begin with, half of what is said
                 self.out.weight[:, d:] = 0.5 * torch.eye(outputs)
@@ -278,18 +291,22 @@ class Network(nn.Module):
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
         """What the last layer sees: one layer on means over atoms and edges, and on the truss.
 
-        With processes, what they say stands behind it.
+        With processes, what they say stands behind it. Of a local network the means of one layer on
+        each atom and each edge.
         """
         b = self.weighted(batch)
         x = self.embedded(b)
         for layer in self.layers:
             x = layer(x, b)
+        atoms, edges = x["atoms"], x["edges"]
+        if self.of_atom is not None and self.of_edge is not None:
+            atoms, edges = F.silu(self.of_atom(atoms)), F.silu(self.of_edge(edges))
         crystals = len(b["atoms_pointer"]) - 1
-        pooled = [
-            summed(x[part], b[f"w_{part}"], b[f"of_{part}"], crystals)
-            for part in ("atoms", "edges")
-        ]
-        heard = self.hidden(torch.cat(pooled, dim=1))
+        atoms = summed(atoms, b["w_atoms"], b["of_atoms"], crystals)
+        edges = summed(edges, b["w_edges"], b["of_edges"], crystals)
+        if self.hidden is None:
+            return atoms + edges
+        heard = self.hidden(torch.cat([atoms, edges], dim=1))
         if self.truss is not None:
             heard = heard + self.truss(self.dropout(batch["truss"].to(heard.dtype)))
         if self.described is not None:
