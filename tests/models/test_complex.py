@@ -18,6 +18,7 @@ from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, move
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
 TRUSS, DESCRIBED = (VARIANTS[name](SETTINGS) for name in ("truss", "described"))
 PARTS = ("edges", "faces", "cells")
+PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
 
@@ -78,10 +79,10 @@ def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("parts", PARTS)
-def test_a_batch_is_its_crystals(parts: str) -> None:
+@pytest.mark.parametrize(("parts", "local"), [*((p, False) for p in PARTS), ("edges", True)])
+def test_a_batch_is_its_crystals(parts: str, local: bool) -> None:
     crystals = [some(seed, "random") for seed in (1, 2, 3)]
-    network = net(parts)
+    network = net(parts, local=local)
     alone = torch.cat([output(network, ORBITS, one) for one in crystals])
     torch.testing.assert_close(output(network, ORBITS, *crystals), alone, rtol=0, atol=1e-12)
 
@@ -136,12 +137,12 @@ def test_without_the_norm_it_counts_how_much_is_heard() -> None:
         assert torch.allclose(once, more, rtol=0, atol=1e-3) is norm
 
 
-def test_a_local_network_adds_up_its_atoms_and_edges() -> None:
-    """Parts of two crystals in one: the mean of what both have; not so with one layer on means."""
+def test_a_local_network_is_linear_in_its_parts() -> None:
+    """Parts of two crystals with half their weights, as those of one: the mean of both outputs."""
     batch = collate([ORBITS.build(some(seed, "random")) for seed in (1, 2)])
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
     for local in (True, False):
         network = net("edges", local=local)
-        batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
         weighted = network.weighted(batch)
         one = {k: v for k, v in weighted.items() if not k.endswith("_pointer")}
         halves = {f"w_{part}": weighted[f"w_{part}"] / 2 for part in ("atoms", "edges")}
@@ -155,9 +156,10 @@ def test_a_local_network_adds_up_its_atoms_and_edges() -> None:
         assert torch.allclose(together, apart, rtol=0, atol=1e-9) is local
 
 
-def test_what_is_of_the_whole_crystal_has_no_place_in_a_sum_of_parts() -> None:
-    with pytest.raises(CrystalmeshError, match="local: goes without truss"):
-        Network(SMALL | {"local": True, "truss": True}, 1)
+@pytest.mark.parametrize("more", [{"truss": True}, {"described": 5}, {"process": PROCESS}])
+def test_what_is_of_the_whole_crystal_goes_into_no_mean_of_parts(more: dict[str, Any]) -> None:
+    with pytest.raises(CrystalmeshError, match="local: not together with truss"):
+        Network(SMALL | {"local": True} | more, 1)
 
 
 def test_gradients_of_messages() -> None:
@@ -191,7 +193,6 @@ def test_properties_of_elements_can_be_left_out() -> None:
 
 
 KNOWN = [some(seed, "random") for seed in range(4)]
-PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
 
 
 def reader(kind: str) -> tuple[Network, Any]:
@@ -272,14 +273,9 @@ def test_what_is_off_leaves_nothing() -> None:
     bare = Network(SMALL, 1).state_dict()
     assert plain.keys() == bare.keys()
     assert all(torch.equal(plain[key], bare[key]) for key in bare)
-    assert not [
-        key
-        for key in bare
-        if not {
-            *("contrast", "traits", "of_atom", "of_edge"),
-            *("truss", "described", "told", "processes"),
-        }.isdisjoint(key.split("."))
-    ]
+    of_parts = {"contrast", "traits", "of_atom", "of_edge"}
+    options = of_parts | {"truss", "described", "told", "processes"}
+    assert not [key for key in bare if not options.isdisjoint(key.split("."))]
 
 
 def test_unknown_settings_are_refused() -> None:

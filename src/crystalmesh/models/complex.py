@@ -7,9 +7,13 @@ angle between them) and the cells that have it as a hinge (through the dihedral 
 hears its neighbours along its edges, gated as in CGCNN. All that enters is invariant under
 rotation, reflection, translation and the choice of cell, and no neighbour is left out by a cutoff.
 
+The output is of one layer on the means over atoms and over edges or, with `local`, of the means of
+one layer on each of them.
+
 The complex as a whole is an elastic truss besides (`represent.truss`): how it gives way under
-strain is no sum over neighbours, and can be added to what the last layer sees; so can
-descriptors of composition and structure, and what a Gaussian process on all of these says.
+strain is no sum over neighbours, and can be added to what the last layer sees (but not with
+`local`); so can descriptors of composition and structure, and what a Gaussian process on all of
+these says.
 
 With one part for each symmetry orbit (`complex.orbits`) the same numbers come out as with all parts
 (`complex.whole`): a message that comes from m parts of an orbit counts m times.
@@ -63,7 +67,9 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _nothing_of_the_whole(self) -> Self:
         if self.local and (self.truss or self.described or self.process):
-            raise ValueError("local: goes without truss, described and process, of the whole")
+            raise ValueError(
+                "local: not together with truss, described or process, which tell of the whole"
+            )
         return self
 
 
@@ -132,7 +138,7 @@ def summed(
 
 
 class Update(nn.Module):
-    """x + dropout(L silu(norm(heard))): what a part makes of what it heard."""
+    """x + dropout(L silu(norm(heard))), or without norm: what a part makes of what it heard."""
 
     def __init__(self, config: Settings) -> None:
         super().__init__()
@@ -291,8 +297,8 @@ class Network(nn.Module):
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
         """What the last layer sees: one layer on means over atoms and edges, and on the truss.
 
-        With processes, what they say stands behind it. Of a local network the means of one layer on
-        each atom and each edge.
+        With processes, what they say stands behind it. With `local` instead of all this: the means
+        over atoms and over edges of one layer on each, added.
         """
         b = self.weighted(batch)
         x = self.embedded(b)
