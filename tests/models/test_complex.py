@@ -27,12 +27,13 @@ def net(parts: str, outputs: int = 2, **more: bool) -> Network:
     return Network(SMALL | {"parts": parts} | more, outputs).double().eval()
 
 
+def double(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+
+
 def output(network: Network, maker: Any, *crystals: Crystal) -> Tensor:
-    batch = collate([maker.build(one) for one in crystals])
     with torch.no_grad():
-        values: Tensor = network(
-            {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
-        )
+        values: Tensor = network(double(collate([maker.build(one) for one in crystals])))
     return values
 
 
@@ -61,8 +62,8 @@ def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: st
 @settings(max_examples=20, deadline=None)
 @given(**CRYSTALS, more=st.lists(st.integers(1, 200), min_size=9, max_size=9))
 def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]) -> None:
-    batch = collate([DESCRIBED.build(some(seed, name)), DESCRIBED.build(some(seed + 1, "random"))])
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    both = some(seed, name), some(seed + 1, "random")
+    batch = double(collate([DESCRIBED.build(one) for one in both]))
     had = {rows(key): len(value) for key, value in batch.items() if "_pointer" not in key}
     sizes = {kind: n + by for (kind, n), by in zip(sorted(had.items()), more, strict=True)}
     wide = padded(batch, sizes)
@@ -139,8 +140,7 @@ def test_without_the_norm_it_counts_how_much_is_heard() -> None:
 
 def test_a_local_network_is_linear_in_its_parts() -> None:
     """Parts of two crystals with half their weights, as those of one: the mean of both outputs."""
-    batch = collate([ORBITS.build(some(seed, "random")) for seed in (1, 2)])
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch = double(collate([ORBITS.build(some(seed, "random")) for seed in (1, 2)]))
     for local in (True, False):
         network = net("edges", local=local)
         weighted = network.weighted(batch)
@@ -228,7 +228,7 @@ def test_it_reads_each_number(kind: str, read: str) -> None:
     """Each counts, those of one crystal for this crystal only."""
     (network, maker), crystals = reader(kind), [some(seed, "random") for seed in (1, 2)]
     batch = collate([maker.build(one) for one in crystals])
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch = double(batch)
     batch |= {"said": torch.zeros(2, 2, dtype=torch.float64)} if read == "said" else {}
     batch[read].requires_grad_()
     network(batch)[0].sum().backward()
@@ -241,7 +241,7 @@ def test_it_reads_each_number(kind: str, read: str) -> None:
 def test_what_it_is_not_told_it_asks_its_processes() -> None:
     network, maker = reader("process")
     batch = collate([maker.build(some(seed, "random")) for seed in (1, 9)])
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch = double(batch)
     assert network.processes is not None
     said = network.processes(torch.cat([batch["described"], batch["truss"]], dim=1))
     with torch.no_grad():
