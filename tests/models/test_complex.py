@@ -252,6 +252,18 @@ def test_what_it_is_not_told_it_asks_its_processes() -> None:
     assert (said.abs() > 1e-3).all()
 
 
+def test_what_is_rounded_has_no_gradient() -> None:
+    """It would be zero: an error instead, where one is asked for."""
+    network, maker = reader("process")
+    batch = double(collate([maker.build(some(1, "random"))]))
+    batch["truss"].requires_grad_()
+    with pytest.raises(RuntimeError, match="a process is not differentiated by what it reads"):
+        network(batch)
+    assert network(batch | {"said": torch.zeros(1, 2, dtype=torch.float64)}).requires_grad
+    with torch.no_grad():
+        assert network(batch).isfinite().all()
+
+
 def test_at_first_half_of_what_is_said_counts() -> None:
     torch.manual_seed(0)
     network = Network(SMALL | {"process": PROCESS}, 3)

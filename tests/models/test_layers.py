@@ -1,5 +1,9 @@
-"""The shared layers: the pooled one and the cut Gaussians are the plain ones, only faster."""
+"""The shared layers: the pooled one and the cut Gaussians are the plain ones, only faster.
 
+And each function whose gradient is written out, of whatever network, can be differentiated twice.
+"""
+
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +17,7 @@ from torch import Tensor, nn
 
 from crystalmesh import config
 from crystalmesh.models import cgcnn, complex, schnet
-from crystalmesh.models.layers import NEGLIGIBLE, PooledLayer, cut, head
+from crystalmesh.models.layers import NEGLIGIBLE, LinearNormMax, PooledLayer, Summed, cut, head
 from crystalmesh.represent.graph import Cgcnn, Radius
 from tests.represent.test_complex import ORBITS, some
 from tests.represent.test_tessellation import KNOWN
@@ -59,6 +63,68 @@ def test_pooled_layer_equals_linear_norm_and_maximum(
                 torch.testing.assert_close(p.grad, q.grad, rtol=1e-7, atol=1e-8)
     for name, value in plain[1].named_buffers():
         torch.testing.assert_close(pooled.norm.get_buffer(name), value)
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def written_out() -> dict[str, tuple[type[torch.autograd.Function], tuple[Any, ...]]]:
+    """Each function of `torch.autograd` that we wrote, with arguments of few numbers."""
+    torch.manual_seed(0)
+    source, target, group = torch.randint(0, 4, (3, 9))
+    neighbour, pointer = torch.randint(0, 4, (4, 3)), torch.tensor([0, 3, 4, 9])
+    scales = numbers(4), numbers(4)  # gammas of both signs
+    gated = *(numbers(4, 4) for _ in range(2)), numbers(4, 3, 2), numbers(4, 2), *scales
+    return {
+        "schnet": (
+            schnet.Messages,
+            (numbers(4, 3), numbers(4, 3), source, target, group, numbers(9)),
+        ),
+        "complex": (complex.Messages, (numbers(4, 3), numbers(9, 3), source, target, 5)),
+        "cgcnn": (cgcnn.GatedSum, (*gated, neighbour, 1e-5, 12)),
+        "pooled": (LinearNormMax, (numbers(9, 3), numbers(4, 3), *scales, pointer, 1e-5, 9)),
+        "summed": (Summed, (numbers(3),)),
+    }
+
+
+@pytest.mark.parametrize("name", list(written_out()))
+def test_what_is_written_out_is_differentiated_twice(name: str) -> None:
+    function, arguments = written_out()[name]
+
+    def first(*values: Any) -> Tensor:
+        out = function.apply(*values)
+        found: Tensor = out[0] if isinstance(out, tuple) else out
+        return found
+
+    assert torch.autograd.gradcheck(first, arguments)
+    assert torch.autograd.gradgradcheck(first, arguments)
+
+
+@pytest.mark.parametrize("name", list(written_out()))
+def test_a_graph_of_the_gradient_does_not_change_the_gradient(name: str) -> None:
+    """Of each argument alone, too, and of arguments that are made from one another."""
+    function, arguments = written_out()[name]
+    floats = [i for i, a in enumerate(arguments) if torch.is_tensor(a) and a.requires_grad]
+    for one in floats:
+        given = [a.detach() if i in floats and i != one else a for i, a in enumerate(arguments)]
+        check_graph(function, given, [given[one]])
+    seed = numbers(1)
+    linked = [a.detach() * seed + seed**2 if i in floats else a for i, a in enumerate(arguments)]
+    for i, j in pairwise(floats):
+        linked[j] = linked[j] + linked[i].sum()
+    check_graph(function, linked, [seed])
+
+
+def check_graph(function: Any, arguments: list[Any], of: list[Tensor]) -> None:
+    out = function.apply(*arguments)
+    out = out[0] if isinstance(out, tuple) else out
+    weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)
+    plain, graph = (
+        torch.autograd.grad(out, of, weight, retain_graph=True, create_graph=create)
+        for create in (False, True)
+    )
+    torch.testing.assert_close(plain, graph, rtol=1e-9, atol=1e-11)
 
 
 def test_a_head_without_layers_is_linear() -> None:

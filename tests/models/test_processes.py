@@ -1,4 +1,4 @@
-"""Batch normalisation over processes: the same gradients as in one process, in double precision."""
+"""Batch normalisation over processes: gradients, and theirs, as in one; in double precision."""
 
 from pathlib import Path
 
@@ -30,7 +30,10 @@ class Small(nn.Module):
 
 
 def trained(first: int, last: int) -> dict[str, Tensor]:
-    """Gradients and statistics of the network after crystals `first` to `last` of the batch."""
+    """Gradients and statistics of the network after crystals `first` to `last` of the batch.
+
+    And, by `name, again`, gradients of which there is a graph; by `name, twice`, their gradients.
+    """
     pointer = torch.tensor([0, *ATOMS]).cumsum(0)
     draw = torch.Generator().manual_seed(1)
     total = int(pointer[-1])
@@ -49,9 +52,16 @@ def trained(first: int, last: int) -> dict[str, Tensor]:
         neighbour[start:stop] - start,
         pointer[first : last + 1] - start,
     )
-    ((out - targets[first:last]) ** 2).sum().backward()
-    gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-    return gradients | dict(net.named_buffers())
+    loss = ((out - targets[first:last]) ** 2).sum()
+    names, weights = zip(*net.named_parameters(), strict=True)
+    once = torch.autograd.grad(loss, weights, retain_graph=True)
+    again = torch.autograd.grad(loss, weights, create_graph=True)
+    along = torch.stack([(g * p.detach().cos()).sum() for g, p in zip(again, weights, strict=True)])
+    twice = torch.autograd.grad(along.sum(), weights, materialize_grads=True)
+    found = dict(net.named_buffers())
+    for what, values in (("", once), (", again", again), (", twice", twice)):
+        found |= {name + what: g.detach() for name, g in zip(names, values, strict=True)}
+    return found
 
 
 def process(rank: int, folder: Path) -> None:

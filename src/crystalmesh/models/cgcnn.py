@@ -1,6 +1,7 @@
 """CGCNN: crystal graph convolutional neural network (Xie & Grossman, PRL 120, 145301, 2018)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from crystalmesh.config import parse
-from crystalmesh.models.layers import BatchNorm, cut, update_running
+from crystalmesh.models.layers import BatchNorm, cut, gradients, normalised, update_running
 from crystalmesh.models.processes import averaged, counted, summed
 from crystalmesh.represent.atoms import FEATURES, table
 
@@ -32,8 +33,29 @@ class GatedSum(torch.autograd.Function):
     """sum_j sigmoid(y_ij) * softplus(y'_ij) with (y, y') = BatchNorm(own_i + other_j + e_ij W).
 
     Written out because it is where the time goes: the plain form keeps a dozen arrays of
-    edges x 2a floats for the backward pass, this one keeps z and recomputes the rest.
+    edges x 2a floats for the backward pass, this one keeps z and recomputes the rest. The gradient
+    of the gradient is that of `plain`, with its storage.
     """
+
+    @staticmethod
+    def plain(
+        own: Float[Tensor, "n 2*a"],
+        other: Float[Tensor, "n 2*a"],
+        edges: Float[Tensor, "n k g"],
+        weight: Float[Tensor, "2*a g"],
+        gamma: Float[Tensor, " 2*a"],
+        beta: Float[Tensor, " 2*a"],
+        neighbour: Int[Tensor, "n k"],
+        eps: float,
+        count: int,
+    ) -> Float[Tensor, "n a"]:
+        """The sum in the plain form."""
+        n, k = neighbour.shape
+        z = other.index_select(0, neighbour.view(-1)).view(n, k, -1)
+        z = z + edges @ weight.t() + own[:, None]
+        y, _, _ = normalised(z.flatten(0, 1), gamma, beta, eps, count)
+        gate, core = y.view_as(z).chunk(2, dim=2)
+        return (torch.sigmoid(gate) * F.softplus(core)).sum(dim=1)
 
     @staticmethod
     def forward(
@@ -60,14 +82,18 @@ class GatedSum(torch.autograd.Function):
         y = torch.addcmul(beta, z, gamma * inverse)
         gate, core = y.chunk(2, dim=2)
         total = (torch.sigmoid(gate).mul_(F.softplus(core))).sum(dim=1)  # [n, a]
-        ctx.save_for_backward(z, edges, inverse, gamma, beta, neighbour)
+        ctx.save_for_backward(z, inverse, own, other, edges, weight, gamma, beta, neighbour)
         ctx.mark_non_differentiable(mean, variance)
-        ctx.count = count
+        ctx.eps, ctx.count = eps, count
         return total, mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        z, edges, inverse, gamma, beta, neighbour = ctx.saved_tensors
+        z, inverse, *inputs, neighbour = ctx.saved_tensors
+        _, _, edges, weight, gamma, beta = inputs
+        if torch.is_grad_enabled():
+            plain = partial(GatedSum.plain, neighbour=neighbour, eps=ctx.eps, count=ctx.count)
+            return *gradients(plain, inputs, ctx.needs_input_grad[:6], grad), None, None, None
         n, k, width = z.shape
         half, rows = width // 2, n * k
         y = torch.addcmul(beta, z, gamma * inverse)
@@ -86,8 +112,9 @@ class GatedSum(torch.autograd.Function):
         dz.addcmul_(z, -scale * inverse * summed(dgamma) / ctx.count)
         flat = dz.view(rows, width)
         dother = grad.new_zeros(n, width).index_add_(0, neighbour.view(-1), flat)
+        dedges = (flat @ weight).view_as(edges) if ctx.needs_input_grad[2] else None
         dweight = flat.t() @ edges.view(rows, -1)
-        return dz.sum(dim=1), dother, None, dweight, dgamma, dbeta, None, None, None
+        return dz.sum(dim=1), dother, dedges, dweight, dgamma, dbeta, None, None, None
 
 
 class Convolution(nn.Module):

@@ -91,7 +91,8 @@ class Messages(torch.autograd.Function):
     """y_t = sum over borders (s -> t) of x_s * w_st, element by element.
 
     Written out because the plain form keeps two arrays of borders x width floats for the backward
-    pass, this one none but w.
+    pass, this one none but w. Where a graph of the gradient is wanted, the backward pass overwrites
+    nothing: it can be differentiated as often as one likes.
     """
 
     @staticmethod
@@ -112,7 +113,8 @@ class Messages(torch.autograd.Function):
         x, w, source, target = ctx.saved_tensors
         each = grad.index_select(0, target)
         dw = each * x.index_select(0, source)
-        dx = torch.zeros_like(x).index_add_(0, source, each.mul_(w))
+        each = each * w if torch.is_grad_enabled() else each.mul_(w)
+        dx = torch.zeros_like(x).index_add_(0, source, each)
         return dx, dw, None, None, None
 
 

@@ -140,6 +140,8 @@ class Processes(nn.Module):
     def forward(self, inputs: Float[Tensor, "c d"]) -> Float[Tensor, "c p"]:
         if not len(self.dual):
             raise RuntimeError("no processes are loaded")
+        if inputs.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("a process is not differentiated by what it reads: it is rounded")
         known = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
         rows = inputs.detach().cpu().double().numpy()
         said = []

@@ -1,6 +1,7 @@
 """Layers that several networks share: those on rows, of which a crystal has one or many."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +33,42 @@ class Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, grad: Tensor) -> Tensor:
-        return summed(grad)
+        total: Tensor = Summed.apply(grad)  # type: ignore[no-untyped-call]
+        return total
+
+
+def normalised(
+    rows: Float[Tensor, "r c"],
+    gamma: Float[Tensor, " c"],
+    beta: Float[Tensor, " c"],
+    eps: float,
+    count: int,
+) -> tuple[Float[Tensor, "r c"], Float[Tensor, " c"], Float[Tensor, " c"]]:
+    """Batch normalisation over the `count` rows of all processes, with their mean and variance."""
+
+    def over_processes(values: Tensor) -> Tensor:
+        total: Tensor = Summed.apply(values) if several() else values  # type: ignore[no-untyped-call]
+        return total
+
+    mean = over_processes(rows.sum(dim=0)) / count
+    centred = rows - mean
+    variance = over_processes((centred * centred).sum(dim=0)) / count
+    return torch.addcmul(beta, centred, gamma * torch.rsqrt(variance + eps)), mean, variance
+
+
+def gradients(
+    plain: Callable[..., Tensor], arguments: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """The gradient of plain(*arguments) along `grad`, with a graph: it has gradients itself.
+
+    A backward pass that is written out has none, as what it keeps tells nothing of what it was made
+    from. It calls this where a graph of the gradient is wanted, at the cost of the plain form.
+    """
+    # Each as if it were independent of the others, which it may have been made from.
+    own = [a.view_as(a) if need else a for a, need in zip(arguments, needed, strict=True)]
+    wanted = [a for a, need in zip(own, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(plain(*own), wanted, grad, create_graph=True))
+    return [next(found) if need else None for need in needed]
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -42,12 +78,9 @@ class BatchNorm(nn.BatchNorm1d):
         if not (self.training and several()):
             return super().forward(rows)
         count = counted(rows)
-        mean: Tensor = Summed.apply(rows.sum(dim=0)) / count  # type: ignore[no-untyped-call]
-        centred = rows - mean
-        square = (centred * centred).sum(dim=0)
-        variance: Tensor = Summed.apply(square) / count  # type: ignore[no-untyped-call]
+        out, mean, variance = normalised(rows, self.weight, self.bias, self.eps, count)
         update_running(self, mean, variance, count)
-        return torch.addcmul(self.bias, centred, self.weight * torch.rsqrt(variance + self.eps))
+        return out
 
 
 class Layer(nn.Module):
@@ -89,7 +122,22 @@ class LinearNormMax(torch.autograd.Function):
       rows through the statistics, where it is -h M with the small M = W^T diag(c) W.
 
     A normalisation with gamma < 0 turns the maximum into a minimum: signs move into W.
+
+    The gradient of the gradient is that of `plain`, with its storage.
     """
+
+    @staticmethod
+    def plain(
+        rows: Float[Tensor, "r k"],
+        weight: Float[Tensor, "c k"],
+        gamma: Float[Tensor, " c"],
+        beta: Float[Tensor, " c"],
+        place: Int[Tensor, "b c"],
+        eps: float,
+        count: int,
+    ) -> Float[Tensor, "b c"]:
+        """The same from the rows at which the maxima are."""
+        return normalised(rows @ weight.t(), gamma, beta, eps, count)[0].gather(0, place)
 
     @staticmethod
     def forward(
@@ -118,16 +166,20 @@ class LinearNormMax(torch.autograd.Function):
         top *= sign
         variance = ((weight @ summed(gram)) * weight).sum(dim=1) / count
         inverse = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(centred, weight, gamma, inverse, gram, top, place)
+        ctx.save_for_backward(centred, weight, gamma, inverse, gram, top, place, rows, beta)
         channel_mean = weight @ mean
         ctx.mark_non_differentiable(channel_mean, variance)
-        ctx.bounds, ctx.count = bounds, count
+        ctx.eps, ctx.count = eps, count
         return torch.addcmul(beta, top, gamma * inverse), channel_mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        centred, weight, gamma, inverse, gram, top, place = ctx.saved_tensors
+        centred, weight, gamma, inverse, gram, top, place, rows, beta = ctx.saved_tensors
         count = ctx.count
+        if torch.is_grad_enabled():
+            plain = partial(LinearNormMax.plain, place=place, eps=ctx.eps, count=count)
+            needed = ctx.needs_input_grad[:4]
+            return *gradients(plain, (rows, weight, gamma, beta), needed, grad), None, None, None
         dbeta = grad.sum(dim=0)
         dgamma = (grad * top).sum(dim=0) * inverse
         through = grad * (gamma * inverse)  # [b, c], to the one row that was the maximum

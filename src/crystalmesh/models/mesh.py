@@ -17,6 +17,10 @@ from crystalmesh.config import parse
 from crystalmesh.models.layers import PooledLayer, head, perceptron
 from crystalmesh.represent.atoms import FEATURES, table
 
+# Of a crystal in `mesh.published`: the origin tells which faces are in the cell, and where atoms
+# are co-spherical, the order of sites and the rounding after a rotation tell how they are joined.
+NOT_INVARIANT = ("sites", "origin", "rotation")
+
 
 class Settings(BaseModel):
     """Which face features, and the widths."""

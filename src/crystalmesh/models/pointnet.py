@@ -19,6 +19,9 @@ from crystalmesh.config import parse
 from crystalmesh.models.layers import PooledLayer, head, perceptron
 from crystalmesh.represent.atoms import FEATURES, table
 
+# Of a crystal in `points.conventional`: the origin tells which atoms are in the cell.
+NOT_INVARIANT = ("origin",)
+
 
 class Settings(BaseModel):
     """The widths, and whether positions are transformed first."""

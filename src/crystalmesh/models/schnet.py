@@ -35,7 +35,8 @@ class Messages(torch.autograd.Function):
     """m_i = sum over edges (j -> i) of count * x_j * W_group, * element by element.
 
     Written out because the plain form keeps three arrays of edges x filters floats for the backward
-    pass, this one none.
+    pass, this one none. Where a graph of the gradient is wanted, the backward pass overwrites
+    nothing: it can be differentiated as often as one likes.
     """
 
     @staticmethod
@@ -58,8 +59,13 @@ class Messages(torch.autograd.Function):
         x, filters, source, target, group, count = ctx.saved_tensors
         each = grad.index_select(0, target).mul_(count[:, None])
         dfilters = torch.zeros_like(filters).index_add_(0, group, each * x.index_select(0, source))
-        each.mul_(filters.index_select(0, group))
-        return torch.zeros_like(x).index_add_(0, source, each), dfilters, None, None, None, None
+        filtered = filters.index_select(0, group)
+        each = each * filtered if torch.is_grad_enabled() else each.mul_(filtered)
+        dx, dcount = torch.zeros_like(x).index_add_(0, source, each), None
+        if ctx.needs_input_grad[5]:
+            message = x.index_select(0, source) * filtered
+            dcount = (grad.index_select(0, target) * message).sum(dim=1)
+        return dx, dfilters, None, None, None, dcount
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
