@@ -4,6 +4,7 @@ CORES ?= all
 REPORT ?= demo
 BIN := .venv/bin
 READY := .venv/ready
+LOCKED := sha256sum env/requirements.in  # of what the lock was made; it stands in its header
 PYTHON_FILES := src tests benchmarks docs env  # not what a user puts beside them
 
 .PHONY: demo paper verify test test-emulated test-slurm docs lint audit hooks lock clean
@@ -37,28 +38,34 @@ lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
-	$(BIN)/python env/lock.py --check
+	@grep -qF "$$($(LOCKED))" env/requirements.lock || { echo "env/requirements.in was changed: make lock"; exit 1; }
+	$(BIN)/uv pip check --quiet --python .venv
 	$(BIN)/crystalmesh verify --quick
 
-# Known vulnerabilities of the locked packages, where the index can be asked.
+# Known vulnerabilities of the locked packages; names those of which the index says nothing.
 audit: $(READY)
-	$(BIN)/python env/audit.py
+	$(BIN)/pip-audit --requirement env/requirements.lock --disable-pip --progress-spinner off
+	$(BIN)/pip-audit --requirement env/torch.txt --no-deps --disable-pip --progress-spinner off
 
 # Let Git refuse a commit in which a published result is not its ledger's.
 hooks: $(READY)
 	git config core.hooksPath .githooks
 
-# Pin what env/requirements.in needs in the versions that are installed now.
+# Pin what env/requirements.in needs. Versions that the lock has stay as they are where they can:
+# OPTIONS: --upgrade, --upgrade-package NAME
 lock: $(READY)
-	$(BIN)/python env/lock.py
+	$(BIN)/uv pip compile env/requirements.in --output-file env/requirements.lock --excludes env/torch.txt \
+		--generate-hashes --python-version 3.11.7 --python-platform linux --quiet $(OPTIONS) \
+		--custom-compile-command "make lock  # $$($(LOCKED))" >/dev/null
 
 # The environment and what tools leave behind; data, results and DVC's cache stay.
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(READY): env/requirements.lock pyproject.toml
+$(READY): env/requirements.lock env/torch.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement env/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement env/requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement env/torch.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

@@ -341,6 +341,7 @@ rule tables:
         "paper/published.yaml",
         "benchmarks/models.json",
         "env/requirements.lock",
+        "env/torch.txt",
         of_report("reports.{report}"),
         settings("benchmarks", "datasets", "models", "representations", "splits", "tasks", "validation"),
     output:

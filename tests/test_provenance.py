@@ -51,7 +51,12 @@ def test_the_lock_is_held_to_what_is_installed(tmp_path: Path) -> None:
     (tmp_path / "env").mkdir()
     version = importlib.metadata.version("numpy")
     lock = tmp_path / "env" / "requirements.lock"
-    lock.write_text(f"numpy=={version}\n")
+    lock.write_text(f"# a comment\nnumpy=={version} \\\n    --hash=sha256:00\n    # via scipy\n")
+    with pytest.raises(CrystalmeshError, match=r"torch\.txt: missing"):
+        provenance.check_lock(tmp_path)
+    torch = importlib.metadata.version("torch").partition("+")[0]
+    (tmp_path / "env" / "torch.txt").write_text(f"torch=={torch}\n")
+    assert provenance.locked(tmp_path) == {"numpy": version, "torch": torch}
     provenance.check_lock(tmp_path)
     lock.write_text(f"numpy=={version}.1\nno-such-package==1.0\n")
     assert provenance.unlocked(tmp_path) == [
@@ -70,6 +75,7 @@ def test_a_run_with_other_packages_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "tests" / "workflow" / "params.yaml").read_text())
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "requirements.lock").write_text("numpy==0.1\n")
+    (tmp_path / "env" / "torch.txt").write_text("")
 
     def split(**variables: str) -> str:
         return subprocess.run(

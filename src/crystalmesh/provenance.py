@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.metadata
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from crystalmesh.errors import CrystalmeshError
 
 SOURCE = Path(crystalmesh.__file__).parent
 LOCK = Path("env") / "requirements.lock"
+TORCH = Path("env") / "torch.txt"  # torch's version: its builds have many checksums
 UNLOCKED = "CRYSTALMESH_UNLOCKED"  # set to run with other packages than the lock's
 
 
@@ -69,18 +71,27 @@ def _commit(folder: Path) -> str | None:
     return head + ("+" if changed else "")
 
 
+def locked(root: Path) -> dict[str, str]:
+    """The version of each package that env/requirements.lock and env/torch.txt pin."""
+    versions: dict[str, str] = {}
+    for path in (LOCK, TORCH):
+        try:
+            text = (root / path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise CrystalmeshError(f"{path}: missing; restore it from the repository") from error
+        versions |= re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", text, flags=re.MULTILINE)
+    return versions
+
+
 def unlocked(root: Path) -> list[str]:
-    """What differs between env/requirements.lock and what is installed, one item a package.
+    """What differs between the locked packages and what is installed, one item a package.
 
     A build tag (torch's `+cpu`) is no difference. Empty where the project has no lock.
     """
-    try:
-        lines = (root / LOCK).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    if not (root / LOCK).exists():
         return []
     different = []
-    for line in lines:
-        name, _, wanted = line.partition("==")
+    for name, wanted in locked(root).items():
         try:
             found = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:

@@ -457,6 +457,7 @@ def test_a_mesh_without_its_equal(make: Maker) -> None:
         ("paper/published.yaml", "study: [", "published.yaml: not the published values"),
         ("paper/published.yaml", "study: {}", "not the published values .'dft'"),
         ("env/requirements.lock", None, "requirements.lock: missing"),
+        ("env/torch.txt", None, "torch.txt: missing"),
     ],
 )
 def test_a_broken_source_is_one_line(

@@ -44,7 +44,7 @@ def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProc
 def copy_project(root: Path) -> Path:
     """The files that make the project, without data and results."""
     measured = [f"benchmarks/{name}.json" for name in ("models", "representations")]
-    more = ("env/requirements.lock", ".gitignore", *measured)
+    more = ("env/requirements.lock", "env/torch.txt", ".gitignore", *measured)
     for name in (*FILES, *more):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)

@@ -5,7 +5,6 @@ with the cells as the document prints them. `numbers.json` is one flat dictionar
 """
 
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import spglib
 import yaml
 
-from crystalmesh import files, represent
+from crystalmesh import files, provenance, represent
 from crystalmesh.config import Experiment, Project, Task, lookup
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
@@ -28,7 +27,8 @@ from crystalmesh.report.results import Result
 from crystalmesh.represent import giftwrap
 from crystalmesh.represent.store import Features
 
-# What a reader needs to know of the software; all of it stands in env/requirements.lock.
+# What a reader needs to know of the software; all of it stands in env/requirements.lock, and torch
+# in env/torch.txt.
 PACKAGES = (
     "ase", "dvc", "lightning", "matplotlib", "numpy", "pymatgen", "safetensors", "scipy",
     "snakemake", "spglib", "torch", "typst",
@@ -117,7 +117,7 @@ def build(project: Project, report: str) -> None:
         space_groups_table(found, crystals),
         settings_table(project, report, found),
         checksums_table(project, report),
-        software_table(project.root / "env" / "requirements.lock"),
+        software_table(provenance.locked(project.root)),
     ]
     numbers |= prose_numbers(project, report, found)
     with files.writing_folder(project.results(report) / "tables") as folder:
@@ -1144,15 +1144,10 @@ def checksums_table(project: Project, report: str) -> Table:
     return table
 
 
-def software_table(lock: Path) -> Table:
+def software_table(versions: Mapping[str, str]) -> Table:
     """The locked versions of the packages that the results may depend on."""
     columns = (Column("package", left=True), Column("version", left=True))
     table = Table("software", ("package", "version"), columns)
-    try:
-        text = lock.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{lock}: missing; restore it from the repository") from error
-    versions = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", text, flags=re.MULTILINE))
     for name in PACKAGES:
         if name in versions:
             table.add((name, versions[name]), (name, versions[name]))
