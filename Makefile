@@ -38,6 +38,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
 	$(BIN)/python env/lock.py --check
+	$(BIN)/python env/lengths.py
 	$(BIN)/crystalmesh verify --quick
 
 # Known vulnerabilities of the locked packages, where the index can be asked.
