@@ -38,8 +38,8 @@ lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
-	@grep -qF "$$($(LOCKED))" env/requirements.lock || { echo "env/requirements.in was changed: make lock"; exit 1; }
-	$(BIN)/uv pip check --quiet --python .venv
+	$(BIN)/python env/lock.py --check
+	$(BIN)/python env/lengths.py
 	$(BIN)/crystalmesh verify --quick
 
 # Known vulnerabilities of the locked packages; names those of which the index says nothing.

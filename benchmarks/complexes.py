@@ -31,13 +31,13 @@ import numpy as np  # noqa: E402
 import spglib  # noqa: E402
 
 from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
-from crystalmesh.represent.tessellation import TOLERANCE, Complex, tessellate  # noqa: E402
+from crystalmesh.represent.delaunay import TOLERANCE, Complex, tessellate  # noqa: E402
 from crystalmesh.workers import in_order  # noqa: E402
 from scale import load, sample  # noqa: E402
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from tests.represent.test_tessellation import check, named, unimodular  # noqa: E402
+from tests.represent.delaunay.test_tessellate import check, named, unimodular  # noqa: E402
 
 TOLERANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

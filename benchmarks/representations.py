@@ -37,7 +37,7 @@ from crystalmesh import numerics
 from crystalmesh.data import crystals as stored
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.represent import representation
-from crystalmesh.represent.tessellation import tessellate
+from crystalmesh.represent.delaunay import tessellate
 from scale import load, sample
 
 HERE = Path(__file__).parent

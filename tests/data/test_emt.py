@@ -17,25 +17,29 @@ from ase.units import GPa
 from pydantic import ValidationError
 from pymatgen.core.structure import Structure
 
-from crystalmesh.data import emt
-from crystalmesh.data.emt import EmtSettings, Relaxed
+from crystalmesh.data.emt import EmtSettings, generate
+from crystalmesh.data.emt.elasticity import elastic_tensor, hill_moduli
+from crystalmesh.data.emt.generation import Candidate, candidates, label, reference_energies
+from crystalmesh.data.emt.potential import METALS, Array, Pairs, emt_gradients
+from crystalmesh.data.emt.prototypes import PROTOTYPES, template
+from crystalmesh.data.emt.relaxation import Relaxed, relax
 
 SMALL = EmtSettings(elements=("Cu", "Au"), prototypes=("A1", "A2", "A3", "B1", "Bk", "B4", "L12"))
 
 
 @pytest.fixture(scope="module")
 def small() -> dict[str, Any]:
-    return emt.generate(SMALL, jobs=1)
+    return generate(SMALL, jobs=1)
 
 
 def relaxed(prototype: str, *metals: str) -> Relaxed:
-    crystal = emt.relax(prototype, metals, 1e-6)
+    crystal = relax(prototype, metals, 1e-6)
     assert crystal is not None
     return crystal
 
 
-def tensor_of(crystal: Relaxed) -> emt.Array:
-    tensor = emt.elastic_tensor(crystal, 0.001, 1e-6)
+def tensor_of(crystal: Relaxed) -> Array:
+    tensor = elastic_tensor(crystal, 0.001, 1e-6)
     assert tensor is not None
     return tensor
 
@@ -43,7 +47,7 @@ def tensor_of(crystal: Relaxed) -> emt.Array:
 def as_atoms(crystal: Relaxed) -> Atoms:
     """The crystal with ASE's own calculator, the reference of every test here."""
     return Atoms(
-        [emt.METALS[k] for k in crystal.species],
+        [METALS[k] for k in crystal.species],
         cell=crystal.lattice,
         scaled_positions=crystal.frac,
         pbc=True,
@@ -52,7 +56,7 @@ def as_atoms(crystal: Relaxed) -> Atoms:
 
 
 def as_crystal(atoms: Atoms) -> Relaxed:
-    species = np.array([emt.METALS.index(symbol) for symbol in atoms.symbols])
+    species = np.array([METALS.index(symbol) for symbol in atoms.symbols])
     return Relaxed(species, atoms.cell.array, atoms.get_scaled_positions(), 0.0)
 
 
@@ -63,11 +67,11 @@ def test_potential_is_ases(seed: int) -> None:
     n = 1 + seed % 6
     lattice = np.eye(3) * rng.uniform(2.6, 5.0) * n ** (1 / 3) + rng.normal(0, 0.4, (3, 3))
     frac = rng.uniform(-1, 2, (n, 3))
-    species = rng.integers(0, len(emt.METALS), n)
+    species = rng.integers(0, len(METALS), n)
     images = lattice @ (np.eye(3) + np.array([np.zeros((3, 3)), rng.normal(0, 0.01, (3, 3))]))
     sites = np.stack([frac, frac + rng.normal(0, 0.005, frac.shape)])
-    pairs = emt.Pairs(species, lattice, frac, skin=0.6)
-    energy, forces, stress = emt.emt_gradients(pairs, images, sites)
+    pairs = Pairs(species, lattice, frac, skin=0.6)
+    energy, forces, stress = emt_gradients(pairs, images, sites)
     for k in range(2):
         atoms = as_atoms(Relaxed(species, images[k], sites[k], 0.0))
         scale = max(1.0, float(np.abs(forces[k]).max()))
@@ -78,10 +82,10 @@ def test_potential_is_ases(seed: int) -> None:
 
 def test_a_site_without_neighbours_is_an_error() -> None:
     with pytest.raises(ValueError, match="no neighbour"):
-        emt.Pairs(np.array([1]), 20 * np.eye(3), np.zeros((1, 3)), 0.0)
+        Pairs(np.array([1]), 20 * np.eye(3), np.zeros((1, 3)), 0.0)
 
 
-@pytest.mark.parametrize("metal", emt.METALS)
+@pytest.mark.parametrize("metal", METALS)
 def test_fcc_elements_follow_ases_equation_of_state(metal: str) -> None:
     crystal = relaxed("A1", metal)
     constant = (4 * float(np.linalg.det(crystal.lattice))) ** (1 / 3)
@@ -95,7 +99,7 @@ def test_fcc_elements_follow_ases_equation_of_state(metal: str) -> None:
     volumes = fit.deriv().roots()
     volume = float(volumes[np.argmin(np.abs(volumes - constant**3 / 4))].real)
     assert constant == pytest.approx((4 * volume) ** (1 / 3), rel=1e-3)
-    moduli = emt.hill_moduli(tensor_of(crystal))
+    moduli = hill_moduli(tensor_of(crystal))
     assert moduli is not None
     assert moduli[0] == pytest.approx(volume * fit.deriv(2)(volume) / GPa, rel=0.02)
 
@@ -143,7 +147,7 @@ def test_cubic_tensor_has_cubic_form() -> None:
     form = np.diag([c11 - c12] * 3 + [c44] * 3)
     form[:3, :3] += c12
     assert tensor == pytest.approx(form, abs=1e-6)
-    moduli = emt.hill_moduli(tensor)
+    moduli = hill_moduli(tensor)
     assert moduli is not None
     assert moduli[0] == pytest.approx((c11 + 2 * c12) / 3)
 
@@ -151,14 +155,14 @@ def test_cubic_tensor_has_cubic_form() -> None:
 def test_isotropic_tensor_gives_its_own_moduli() -> None:
     tensor = np.diag([80.0] * 3 + [40.0] * 3)
     tensor[:3, :3] += 100.0 - 80.0 / 3
-    assert emt.hill_moduli(tensor) == pytest.approx((100.0, 40.0))
-    assert emt.hill_moduli(np.diag([1.0, 1, 1, 1, 1, -1])) is None
+    assert hill_moduli(tensor) == pytest.approx((100.0, 40.0))
+    assert hill_moduli(np.diag([1.0, 1, 1, 1, 1, -1])) is None
 
 
 def test_ions_without_a_minimum_leave_no_tensor() -> None:
     """AlB2-type copper rumples: its ions sit on a saddle, as ASE's energy confirms."""
     crystal = relaxed("C32", "Cu", "Au")
-    assert emt.elastic_tensor(crystal, 0.001, 1e-6) is None
+    assert elastic_tensor(crystal, 0.001, 1e-6) is None
     atoms = as_atoms(crystal)
     atoms.positions[1:] += [[0, 0, 0.05], [0, 0, -0.05]]
     assert atoms.get_potential_energy() < crystal.energy
@@ -174,20 +178,20 @@ def test_another_cell_and_frame_give_the_same_crystal(
     atoms.translate((0.3, 0.2, 0.1))
     atoms = atoms[np.random.default_rng(0).permutation(len(atoms))]
     other = as_crystal(atoms)
-    energy, _, _ = emt.emt_gradients(
-        emt.Pairs(other.species, other.lattice, other.frac, 0.0),
+    energy, _, _ = emt_gradients(
+        Pairs(other.species, other.lattice, other.frac, 0.0),
         other.lattice[None],
         other.frac[None],
     )
     assert energy[0] / 2 == pytest.approx(crystal.energy, abs=1e-9)
-    moduli = emt.hill_moduli(tensor_of(crystal))
+    moduli = hill_moduli(tensor_of(crystal))
     assert moduli is not None
-    assert emt.hill_moduli(tensor_of(other)) == pytest.approx(moduli, rel=0.01)
+    assert hill_moduli(tensor_of(other)) == pytest.approx(moduli, rel=0.01)
 
 
 def test_templates_have_the_space_groups_of_the_table() -> None:
-    for name, prototype in emt.PROTOTYPES.items():
-        shape = emt.template(name)
+    for name, prototype in PROTOTYPES.items():
+        shape = template(name)
         numbers = ["ABC".index(slot) for slot in shape.slots]
         cell = (shape.lattice.tolist(), shape.frac.tolist(), numbers)
         found = spglib.get_symmetry_dataset(cell, symprec=1e-5)
@@ -200,34 +204,34 @@ def test_templates_have_the_space_groups_of_the_table() -> None:
 
 
 def test_the_full_set_is_large_and_varied() -> None:
-    chosen = emt.candidates(EmtSettings())
+    chosen = candidates(EmtSettings())
     families = {
         (
-            emt.PROTOTYPES[candidate.prototype].space_group,
+            PROTOTYPES[candidate.prototype].space_group,
             candidate.prototype,
-            tuple(sorted(Counter(emt.template(candidate.prototype).slots).values())),
+            tuple(sorted(Counter(template(candidate.prototype).slots).values())),
         )
         for candidate in chosen
     }
     assert len({candidate.id for candidate in chosen}) == len(chosen) >= 1500
     assert len(families) >= 80
     assert Counter(len(candidate.metals) for candidate in chosen)[1] >= 100
-    assert emt.Candidate("L12", ("Cu", "Au")).id == "emt-L12-Cu3Au"
-    assert emt.Candidate("L12", ("Cu", "Au")) in chosen
+    assert Candidate("L12", ("Cu", "Au")).id == "emt-L12-Cu3Au"
+    assert Candidate("L12", ("Cu", "Au")) in chosen
 
 
 def test_fewer_per_prototype_is_a_subset_in_the_same_order() -> None:
-    chosen = emt.candidates(EmtSettings())
-    fewer = emt.candidates(EmtSettings(max_per_prototype=5))
+    chosen = candidates(EmtSettings())
+    fewer = candidates(EmtSettings(max_per_prototype=5))
     assert [candidate for candidate in chosen if candidate in set(fewer)] == fewer
     assert max(Counter(candidate.prototype for candidate in fewer).values()) == 5
 
 
 def test_relaxation_keeps_the_symmetry() -> None:
     for prototype, metals in [("C23", ("Ag", "Pt")), ("D1a", ("Ni", "Au")), ("B20", ("Al", "Pd"))]:
-        result = emt.label((emt.Candidate(prototype, metals), EmtSettings()))
+        result = label((Candidate(prototype, metals), EmtSettings()))
         assert result is not None
-        assert result.space_group == emt.PROTOTYPES[prototype].space_group
+        assert result.space_group == PROTOTYPES[prototype].space_group
 
 
 def test_rows_have_matminers_shape(small: dict[str, Any]) -> None:
@@ -270,20 +274,20 @@ def test_labels_of_known_crystals(small: dict[str, Any]) -> None:
 
 
 def test_no_energy_of_an_element_is_below_its_reference() -> None:
-    references = emt.reference_energies(emt.METALS, 1e-6)
-    elemental = [name for name in emt.PROTOTYPES if set(emt.template(name).slots) == {"A"}]
+    references = reference_energies(METALS, 1e-6)
+    elemental = [name for name in PROTOTYPES if set(template(name).slots) == {"A"}]
     for name in elemental:
         for metal in ("Al", "Ni", "Au"):
             crystal = relaxed(name, metal)
             energy = crystal.energy / len(crystal.frac)
-            assert energy >= references[emt.METALS.index(metal)] - 1e-9
+            assert energy >= references[METALS.index(metal)] - 1e-9
 
 
 def test_processes_change_no_bit_and_progress_is_told(small: dict[str, Any]) -> None:
     calls: list[tuple[int, int]] = []
-    again = emt.generate(SMALL, jobs=2, progress=lambda *call: calls.append(call))
+    again = generate(SMALL, jobs=2, progress=lambda *call: calls.append(call))
     assert json.dumps(again) == json.dumps(small)
-    total = len(emt.candidates(SMALL))
+    total = len(candidates(SMALL))
     assert calls == [(k + 1, total) for k in range(total)]
 
 
@@ -295,6 +299,6 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValidationError):
         EmtSettings.model_validate({"cutoff": 1})
     with pytest.raises(ValueError, match="jobs"):
-        emt.generate(SMALL, jobs=0)
+        generate(SMALL, jobs=0)
     with pytest.raises(ValueError, match="no prototype"):
-        emt.generate(EmtSettings(elements=("Cu",), prototypes=("L12",)), jobs=1)
+        generate(EmtSettings(elements=("Cu",), prototypes=("L12",)), jobs=1)

@@ -19,8 +19,8 @@ from crystalmesh import config
 from crystalmesh.models import cgcnn, complex, schnet
 from crystalmesh.models.layers import NEGLIGIBLE, LinearNormMax, PooledLayer, Summed, cut, head
 from crystalmesh.represent.graph import Cgcnn, Radius
+from tests.represent.delaunay.test_tessellate import KNOWN
 from tests.represent.test_complex import ORBITS, some
-from tests.represent.test_tessellation import KNOWN
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,10 +15,10 @@ from scipy.spatial.transform import Rotation
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.automorphisms import BITS, VARIANTS, automorphisms
+from crystalmesh.represent.delaunay import tessellate
 from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import tessellate
+from tests.represent.delaunay.test_tessellate import unimodular
 from tests.represent.test_complex import CRYSTALS, moved, some
-from tests.represent.test_tessellation import unimodular
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001, "meet": 0.01}
 MAKER = VARIANTS["complex"](SETTINGS)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.complex import VARIANTS, collate, exchanged
-from tests.represent.test_tessellation import KNOWN, random_crystal, unimodular
+from tests.represent.delaunay.test_tessellate import KNOWN, random_crystal, unimodular
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001}
 ORBITS, WHOLE = (VARIANTS[name](SETTINGS) for name in ("orbits", "whole"))

@@ -10,7 +10,7 @@ from scipy.spatial import ConvexHull, Voronoi
 
 from crystalmesh.represent import geometry
 from crystalmesh.represent.mesh import tessellate
-from tests.represent.test_tessellation import KNOWN, random_crystal, some_crystal
+from tests.represent.delaunay.test_tessellate import KNOWN, random_crystal, some_crystal
 
 NAMES = list(KNOWN)
 

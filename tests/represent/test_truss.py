@@ -14,9 +14,9 @@ from crystalmesh import represent
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.complex import VARIANTS
+from crystalmesh.represent.delaunay import tessellate
 from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
 from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.tessellation import tessellate
 from crystalmesh.represent.truss import (
     DECAYS,
     LIMIT,

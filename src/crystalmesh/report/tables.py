@@ -24,7 +24,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.learn.conformal import LEVEL
 from crystalmesh.report import results
 from crystalmesh.report.results import Result
-from crystalmesh.represent import giftwrap
+from crystalmesh.represent import delaunay
 from crystalmesh.represent.store import Features
 
 # What a reader needs to know of the software; all of it stands in env/requirements.lock, and torch
@@ -1189,7 +1189,7 @@ def prose_numbers(project: Project, report: str, found: Sequence[Result]) -> dic
     for name in {r.experiment.representation for r in found}:
         for key, value in params.representation(name).items():
             numbers[f"{name}.{key}"] = f"{value:g}" if isinstance(value, float) else str(value)
-    digits = str(round(math.log10(giftwrap.VOLUME))).translate(SUPERSCRIPT)
+    digits = str(round(math.log10(delaunay.VOLUME))).translate(SUPERSCRIPT)
     numbers["mesh.canonical.volume"] = f"10{digits}"
     return numbers
 

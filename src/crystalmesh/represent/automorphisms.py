@@ -27,8 +27,8 @@ from torch import Tensor
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent.delaunay import Complex
 from crystalmesh.represent.mesh import primitive_complex
-from crystalmesh.represent.tessellation import Complex
 
 SLACK = 5  # candidates are sought within this many times the tolerance, and then looked at closely
 SQUARE = 0.3  # least sine of the angle between the first two edges that are followed

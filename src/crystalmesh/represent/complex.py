@@ -22,8 +22,8 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
+from crystalmesh.represent.delaunay import Complex
 from crystalmesh.represent.mesh import primitive_cell, primitive_complex
-from crystalmesh.represent.tessellation import Complex
 from crystalmesh.represent.truss import NAMES, OTHERS, Descriptors, standard, truss
 
 SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour

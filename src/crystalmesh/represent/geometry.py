@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.tessellation import Complex
+from crystalmesh.represent.delaunay import Complex
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]

@@ -6,7 +6,7 @@ central cell. It is not a function of the crystal: atoms of high-symmetry crysta
 and Qhull cuts those cells in an order that depends on the order and rounding of its points.
 
 `canonical` is ours: the faces of the periodic Delaunay complex, one period of them, with
-co-spherical cells kept whole. See `crystalmesh.represent.tessellation`.
+co-spherical cells kept whole. See `crystalmesh.represent.delaunay`.
 """
 
 import functools
@@ -28,7 +28,7 @@ from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms, geometry
-from crystalmesh.represent.tessellation import Complex, tessellate
+from crystalmesh.represent.delaunay import Complex, tessellate
 
 __all__ = ["Canonical", "Complex", "Published", "collate", "tessellate", "tessellate_supercell"]
 

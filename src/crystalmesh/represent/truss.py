@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from crystalmesh.config import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import descriptors, geometry
+from crystalmesh.represent.delaunay import Complex
 from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
 from crystalmesh.represent.mesh import primitive_complex
-from crystalmesh.represent.tessellation import Complex
 
 Floats = NDArray[np.float64]
 

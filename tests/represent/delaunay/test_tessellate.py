@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import giftwrap
+from crystalmesh.represent.delaunay.reduction import reduce_lattice
 from crystalmesh.represent.geometry import positions
 from crystalmesh.represent.mesh import Complex, tessellate
 from tests.represent.prototypes import DIAMOND, FCC, PEROVSKITE, ROCK_SALT
@@ -267,7 +267,7 @@ def test_large_displacements_cut_the_cubes() -> None:
 def test_the_cell_is_reduced(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lattice = rng.normal(size=(3, 3)) * rng.choice([0.1, 1, 10], 3)[:, None]
-    basis, change = giftwrap._reduce(lattice)
+    basis, change = reduce_lattice(lattice)
     assert abs(round(np.linalg.det(change))) == 1
     np.testing.assert_allclose(basis, change @ lattice, atol=1e-9)
     reduced, _ = minkowski_reduce(lattice)  # type: ignore[no-untyped-call]
