@@ -118,6 +118,22 @@ class Split(Settings):
     title: str
     ratio: tuple[Count, Count, Count]
     seed: int
+    kind: Literal["random", "group", "given"] = Field(
+        default="random",
+        description="given: the parts are those of `columns`; without `val` there, it is drawn from"
+        " `train` as `ratio` has them",
+    )
+    group: str | None = Field(
+        default=None,
+        description="whole groups go to one part: `formula` (reduced), `system` (the elements), or"
+        " a column of the dataset",
+    )
+    block: Count | None = Field(
+        default=None, description="of each group, so many systems in the order of ids are a group"
+    )
+    columns: tuple[str, ...] = Field(
+        default=(), description="of given splits, one a fold: train, val, test, or nothing"
+    )
     repeats: Count | None = None
     tasks: tuple[Name, ...] | None = Field(default=None, description="default: all tasks")
     without: Name | None = Field(

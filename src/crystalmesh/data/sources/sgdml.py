@@ -67,9 +67,7 @@ def _rows(
     if "r_unit" in members and str(members["r_unit"].read()) not in ("Ang", "Angstrom"):
         raise CrystalmeshError(f"{path}: R is not in Angstrom (r_unit); convert it")
     columns = _columns(path, members, count)
-    alike = {
-        n: m for n, m in members.items() if m.shape[:1] == (count,) and not PARTS.fullmatch(n)
-    }
+    alike = {n: m for n, m in members.items() if m.shape[:1] == (count,) and not PARTS.fullmatch(n)}
     species = tuple(((chemical_symbols[z], 1.0),) for z in charges)
     size, told = path.stat().st_size, 0
     for start in range(0, count, ROWS):
