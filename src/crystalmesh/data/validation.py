@@ -296,6 +296,10 @@ def _crystal(entry: Entry, rules: Rules) -> Crystal:
     if not np.isfinite(entry.coordinates).all():
         site = int(np.flatnonzero(~np.isfinite(entry.coordinates).all(axis=1))[0])
         raise _Reject("non-finite coordinates", f"site {site}")
+    with np.errstate(over="ignore"):
+        far = not np.isfinite(np.ptp(entry.coordinates, axis=0)).all()
+    if far:
+        raise _Reject("non-finite coordinates", "sites too far apart to be measured")
     close = (
         nearest_free(entry.coordinates, rules.min_distance)
         if entry.lattice is None
@@ -333,11 +337,14 @@ def _number(i: int, site: Species) -> int:
 
 def _label(value: Any, scope: Scope) -> Value:
     """The label of a system: a number, or several as an array."""
-    if isinstance(value, np.ndarray) or (isinstance(value, list) and scope.size not in (None, 1)):
+    several = scope.size not in (None, 1)
+    if isinstance(value, np.ndarray) and scope.size == 1:
+        raise _Reject("wrong shape", f"{value.size} numbers and not 1")
+    if isinstance(value, np.ndarray) or (isinstance(value, list) and several):
         return _array(value, scope, (scope.size,))
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in NON_FINITE):
         raise _Reject("not a number", reprlib.repr(value))
-    if scope.size not in (None, 1):
+    if several:
         raise _Reject("wrong shape", f"1 number and not {scope.size}")
     number = float(value)
     if not math.isfinite(number):
@@ -350,11 +357,10 @@ def _label(value: Any, scope: Scope) -> Value:
 def _atoms(value: Any, scope: Scope, sites: int) -> Value:
     """The label of each site: [sites], or [sites, k] for several numbers."""
     found = np.asarray(value)
-    several = scope.size if scope.size != 1 else None
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
-    shape = (sites,) if found.ndim == 1 else (sites, several)
-    return _array(found, scope, shape)
+    one = scope.size == 1 or (scope.size is None and found.ndim == 1)
+    return _array(found, scope, (sites,) if one else (sites, scope.size))
 
 
 def _array(value: Any, scope: Scope, shape: tuple[int | None, ...]) -> Value:
