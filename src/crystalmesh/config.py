@@ -56,6 +56,9 @@ class Dataset(Settings):
         default=None, description="by label, its name in the file; default: those of the format"
     )
     columns: tuple[str, ...] = Field(default=(), description="text of the file that is kept")
+    only: dict[str, str] = Field(
+        default={}, description="by name of such text, what it must say; other entries are rejected"
+    )
     join: dict[Key, dict[Key, str]] = Field(
         default={}, description="by dataset (a table), further labels by id, and their names there"
     )

@@ -270,6 +270,17 @@ def test_further_labels_by_id(declare: Declare) -> None:
         built(made(declare, files), "tiny")
 
 
+def test_entries_that_are_not_asked_for_are_rejected(declare: Declare) -> None:
+    text = frames(4).replace("same=T", "same=F", 1)
+    settings = FRAMES | {"only": {"same": "T"}}
+    found, rejected = built(made(declare, {"some": (text.encode(), settings)}), "some")
+    assert found.ids == ["x-1", "x-2", "x-3"]
+    assert list(found.columns) == ["split"]
+    assert [list(line.values()) for line in rejected] == [
+        ["0", "x-0", "crystal", "left out", "same is 'F'"]
+    ]
+
+
 def test_declared_labels_replace_those_of_the_format(declare: Declare) -> None:
     content = packed(dataframe([row("mp-1", structure()), row("mp-2", structure(), e_form=-2.0)]))
     settings = {"labels": {"energy": "e_form"}, "columns": ["formula"]}

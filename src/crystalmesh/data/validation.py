@@ -79,14 +79,20 @@ class Scope:
 
 @dataclass(frozen=True)
 class Rules:
-    """What validation goes by: see `validation` and `tasks` in params.yaml."""
+    """What validation goes by: see `validation` and `tasks` in params.yaml.
+
+    `only` is what columns must say, as a dataset has it.
+    """
 
     min_distance: float
     symprec: float
     scopes: tuple[Scope, ...]
+    only: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, params: Params, labels: Iterable[str] = ()) -> "Rules":
+    def of(
+        cls, params: Params, labels: Iterable[str] = (), only: Mapping[str, str] | None = None
+    ) -> "Rules":
         """The rules for a dataset with these labels; without, those for structures alone."""
         scopes = [
             Scope(name, task.label, *task.range, task.transform == "log10", task.size or 1)
@@ -99,7 +105,8 @@ class Rules:
             for label in (*labels, SPACE_GROUP)
             if label not in used
         ]
-        return cls(params.validation.min_distance, params.validation.symprec, tuple(scopes))
+        checks = params.validation
+        return cls(checks.min_distance, checks.symprec, tuple(scopes), only or {})
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,9 @@ def build(project: Project, dataset: str, jobs: int) -> None:
         raw = sources.read(
             declared.format, path, lambda size: bar.advance(task, size), declared.reader
         )
-        entries = (_with(chosen(entry, labels, declared.columns), joined) for entry in raw)
-        rules = Rules.of(project.params, names)
+        columns = (*declared.columns, *declared.only)
+        entries = (_with(chosen(entry, labels, columns), joined) for entry in raw)
+        rules = Rules.of(project.params, names, declared.only)
         checked = list(_alike(_unique(_check_all(entries, rules, jobs))))
     crystals = assemble(dataset, checked, declared.columns)
     rejections = [rejection for entry in checked for rejection in entry.rejections]
@@ -265,6 +273,11 @@ def check(entry: Entry, rules: Rules) -> Checked:
 def accept(entry: Entry, rules: Rules) -> Crystal | Rejection:
     """The system of an entry (its formula still empty), or why there is none."""
     try:
+        if not entry.id:
+            raise _Reject("no id", "")
+        for name, wanted in rules.only.items():
+            if entry.columns[name] != wanted:
+                raise _Reject("left out", f"{name} is '{entry.columns[name]}'")
         return _bare(entry) if entry.bare else _crystal(entry, rules)
     except _Reject as fault:
         return Rejection(entry.position, entry.id, "crystal", *fault.args)
@@ -272,8 +285,6 @@ def accept(entry: Entry, rules: Rules) -> Crystal | Rejection:
 
 def _bare(entry: Entry) -> Crystal:
     """The record of an entry without atoms."""
-    if not entry.id:
-        raise _Reject("no id", "")
     try:
         formula = formula_of(entry.formula) if entry.formula else ""
     except ValueError as error:
@@ -282,8 +293,6 @@ def _bare(entry: Entry) -> Crystal:
 
 
 def _crystal(entry: Entry, rules: Rules) -> Crystal:
-    if not entry.id:
-        raise _Reject("no id", "")
     if entry.fault:
         raise _Reject("no structure", entry.fault)
     if not entry.species:
