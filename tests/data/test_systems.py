@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmesh.config import Project
+from crystalmesh.config import Experiment, Project
 from crystalmesh.data import registry, splits, validation
 from crystalmesh.data.closest import nearest_free
 from crystalmesh.data.crystals import Crystal, Crystals
@@ -231,6 +231,15 @@ def test_geometries_with_their_official_split(declare: Declare) -> None:
     assert sorted(map(int, [*parts["train"], *parts["val"]])) == list(range(0, 30, 2))
     assert len(parts["val"]) == 3
     assert content["energy"]["0"] == parts
+    experiment = Experiment.model_validate(
+        {"dataset": "water", "task": "energy", "split": "official", "size": 10}
+        | {"representation": "graph.radius", "model": "any"}
+    )
+    some = splits.select(project, experiment)  # a size never cuts the test
+    assert (some.train, some.val) == (parts["train"][:8], parts["val"][:2])
+    assert some.test == parts["test"]
+    most = splits.select(project, experiment.model_copy(update={"size": 15}))
+    assert (most.train, most.val) == (parts["train"], parts["val"])
 
 
 def test_a_table_without_atoms(declare: Declare) -> None:
