@@ -94,7 +94,9 @@ def write_project(root: Path, entries: int) -> int:
 def measure(what: str, root: Path, jobs: int) -> None:
     """Do one thing in this process and print what it took, as JSON."""
     from crystalmesh import config
-    from crystalmesh.data import crystals, mpjson, registry
+    from crystalmesh.data import registry, validation
+    from crystalmesh.data.crystals import Crystals
+    from crystalmesh.data.sources import mpjson
 
     project = config.load(root)
     registry.fetch(project, "big", jobs)
@@ -102,8 +104,8 @@ def measure(what: str, root: Path, jobs: int) -> None:
     if what == "read":
         sites = sum(len(entry.species) for entry in mpjson.read(project.raw("big")))
     else:
-        crystals.build(project, "big", jobs)
-        sites = len(crystals.Crystals.load(project.crystals("big")).numbers)
+        validation.build(project, "big", jobs)
+        sites = len(Crystals.load(project.crystals("big")).numbers)
     seconds = time.perf_counter() - start
     peaks = [
         resource.getrusage(who).ru_maxrss * 1024  # Linux counts in KiB

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalmesh.data.crystals import Crystal, Crystals
-from crystalmesh.data.mpjson import LABELS
+from crystalmesh.data.crystals import Crystal, Crystals, Labels
 
 FILE = "scale/mp_2025_170455.npz"
 
@@ -37,8 +36,8 @@ def load(count: int | None = None, seed: int = 0) -> Crystals:
             lattices=archive["lattice"][rows],
             pointer=np.concatenate([[0], np.cumsum(sites[rows])]),
             numbers=archive["numbers"][kept].astype(np.int64),
-            frac=archive["frac"][kept].astype(np.float64),
-            labels={name: np.full(len(rows), np.nan) for name in (*LABELS, "space_group")},
+            coordinates=archive["frac"][kept].astype(np.float64),
+            labels=Labels(len(rows), {}),
         )
 
 

@@ -193,12 +193,12 @@ def write_project(root: Path, tree: dict[str, Any]) -> Project:
 @pytest.fixture
 def project(tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Project:
     """The tiny project with raw data, crystals and splits, features still to be made."""
-    from crystalmesh.data import crystals, registry, splits
+    from crystalmesh.data import registry, splits, validation
 
     root = tmp_path / "project"
     monkeypatch.setenv("CRYSTALMESH_MIRROR", str(root))
     made = write_project(root, tree)
     registry.fetch(made, "tiny", 1)
-    crystals.build(made, "tiny", 1)
+    validation.build(made, "tiny", 1)
     splits.build(made, "tiny-60-20-20")
     return made

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from crystalmesh.config import Label
-from crystalmesh.data import mpjson
+from crystalmesh.data.entries import chosen
+from crystalmesh.data.sources import mpjson
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -143,15 +143,25 @@ def test_examples_of_meshes_run() -> None:
 def test_labels_are_those_that_are_read() -> None:
     text = (DOCS / "new-dataset.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| `([\w ]+)` \|", text, re.MULTILINE)
-    assert {column: label for label, _, column in rows} == mpjson.COLUMNS
+    assert [label for label, _, _ in rows] == list(mpjson.LABELS)
     document = {key: {"vrh": 1.5} if key.endswith("_modulus") else 1.5 for key in (
         one.partition(".")[0] for _, one, _ in rows
     )}  # fmt: skip
-    read = mpjson._document("", 0, document | {"material_id": "a", "structure": None})
-    assert read.labels == dict.fromkeys(mpjson.COLUMNS.values(), 1.5)
-    labels = re.search(r"^\| `label` \| one of (.*) \|$", (DOCS / "new-task.md").read_text(), re.M)
+    columns = {column: place + 2 for place, (_, _, column) in enumerate(rows)}
+    for read in (
+        mpjson._document("", 0, document | {"material_id": "a", "structure": None}),
+        mpjson._row(
+            "",
+            0,
+            ["a", None] + [1.5] * len(rows),
+            {"mpid": 0, "structure": 1} | columns,
+            "mpid",
+        ),
+    ):
+        assert chosen(read, mpjson.LABELS, ()).labels == dict.fromkeys(mpjson.LABELS, 1.5)
+    labels = re.search(r"^\| `label` \| (.*) \|$", (DOCS / "new-task.md").read_text(), re.M)
     assert labels is not None
-    assert tuple(re.findall(r"`(\w+)`", labels[1])) == get_args(Label)
+    assert re.findall(r"`(\w+)`", labels[1]) == [*mpjson.LABELS, "space_group"]
 
 
 # Errors ------------------------------------------------------------------------------------------

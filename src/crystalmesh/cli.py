@@ -76,9 +76,9 @@ def fetch(name: Name) -> None:
 def crystals(dataset: Dataset) -> None:
     """Validate a raw file and store its crystals in canonical order."""
     project = _start()
-    from crystalmesh.data import crystals
+    from crystalmesh.data import validation
 
-    crystals.build(project, dataset, _jobs())
+    validation.build(project, dataset, _jobs())
 
 
 @app.command()

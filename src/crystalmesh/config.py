@@ -36,7 +36,6 @@ TELLING = {  # representations that tell the space group, and what to use for it
     "complex.described": "complex.truss",
 }
 PREDICTORS = "predictors"  # the group of experiments whose networks `crystalmesh predict` uses
-Label = Literal["e_form", "gap", "mu_b", "k_vrh", "g_vrh", "n", "space_group"]
 
 
 class Settings(BaseModel):
@@ -46,11 +45,23 @@ class Settings(BaseModel):
 
 
 class Dataset(Settings):
-    """A raw MP JSON file (`file` in a mirror, then `url`), or one the pipeline makes itself."""
+    """A raw file (`file` in a mirror, then `url`), or one the pipeline makes itself."""
 
     title: str
     source: str
-    kind: Literal["file", "emt"] = "file"
+    kind: Literal["file", "emt", "emt_forces"] = "file"
+    format: Key = Field(default="mpjson", description="of the file: a module of data/sources")
+    reader: dict[str, Any] = Field(default={}, description="settings of the format's `read`")
+    labels: dict[Key, str] | None = Field(
+        default=None, description="by label, its name in the file; default: those of the format"
+    )
+    columns: tuple[str, ...] = Field(default=(), description="text of the file that is kept")
+    only: dict[str, str] = Field(
+        default={}, description="by name of such text, what it must say; other entries are rejected"
+    )
+    join: dict[Key, dict[Key, str]] = Field(
+        default={}, description="by dataset (a table), further labels by id, and their names there"
+    )
     file: str | None = None
     url: str | None = None
     sha256: Sha256 | None = None
@@ -79,7 +90,7 @@ class Task(Settings):
     """What is predicted: a label, its transform, its unit and the range that is accepted."""
 
     title: str
-    label: Label
+    label: Key
     kind: Literal["regression", "classification"] = "regression"
     transform: Literal["none", "log10"] = "none"
     unit: str
@@ -88,6 +99,9 @@ class Task(Settings):
         default=None, description="crystals whose label is not above this are not of the task"
     )
     classes: int = 1
+    size: Count | None = Field(
+        default=None, description="numbers of a system, or of each atom, if it is not one"
+    )
 
     @property
     def outputs(self) -> int:
@@ -107,6 +121,22 @@ class Split(Settings):
     title: str
     ratio: tuple[Count, Count, Count]
     seed: int
+    kind: Literal["random", "group", "given"] = Field(
+        default="random",
+        description="given: the parts are those of `columns`; without `val` there, it is drawn from"
+        " `train` as `ratio` has them",
+    )
+    group: str | None = Field(
+        default=None,
+        description="whole groups go to one part: `formula` (reduced), `system` (the elements), or"
+        " a column of the dataset",
+    )
+    block: Count | None = Field(
+        default=None, description="of each group, so many systems in the order of ids are a group"
+    )
+    columns: tuple[str, ...] = Field(
+        default=(), description="of given splits, one a fold: train, val, test, or nothing"
+    )
     repeats: Count | None = None
     tasks: tuple[Name, ...] | None = Field(default=None, description="default: all tasks")
     without: Name | None = Field(

@@ -139,7 +139,11 @@ def read_json(path: Path) -> Any:
 
 def write_gzip_json(path: Path, value: Any) -> None:
     """Write gzip-compressed JSON whose bytes hold neither a time nor a file name."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_gzip(path, json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def write_gzip(path: Path, text: str) -> None:
+    """Write gzip-compressed text whose bytes hold neither a time nor a file name."""
     with (
         writing(path) as stream,
         gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed,

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, mpjson, registry
-from crystalmesh.data.crystals import Crystals, natural, nearest, reduced_formula
+from crystalmesh.data import closest, registry, validation
+from crystalmesh.data.closest import nearest
+from crystalmesh.data.crystals import Crystals, natural, reduced_formula
+from crystalmesh.data.sources import mpjson
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, sha256, write_json
 from tests.data.conftest import TASKS, dataframe, documents, many, packed, row, structure
@@ -26,7 +28,7 @@ NAN, INF = math.nan, math.inf
 
 def built(project: Project, jobs: int = 1) -> tuple[Crystals, list[dict[str, str]]]:
     registry.fetch(project, "tiny", 1)
-    crystals.build(project, "tiny", jobs)
+    validation.build(project, "tiny", jobs)
     folder = project.crystals("tiny")
     return Crystals.load(folder), read_csv(folder / "rejected.csv")
 
@@ -337,10 +339,10 @@ def test_large_cells_are_measured_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     assert whole is not None
     assert whole[2] == pytest.approx(brute(lattice, frac, 2))
     for pairs in (1, 50, 100):
-        monkeypatch.setattr(crystals, "PAIRS", pairs)
+        monkeypatch.setattr(closest, "PAIRS", pairs)
         assert nearest(lattice, frac, 2.0) == whole
 
 
 def test_rules_cover_every_label(declare: Declare) -> None:
-    rules = crystals.Rules.of(declare(b"").params)
+    rules = validation.Rules.of(declare(b"").params, mpjson.LABELS)
     assert {scope.label for scope in rules.scopes} == {*mpjson.LABELS, "space_group"}

@@ -10,23 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalmesh.data import mpjson
+from crystalmesh.data.entries import Entry, chosen
+from crystalmesh.data.sources import mpjson
 from crystalmesh.errors import CrystalmeshError
 from tests.data.conftest import dataframe, documents, many, packed, row, structure
 
 
-def read(path: Path, raw: bytes) -> list[mpjson.Entry]:
+def read(path: Path, raw: bytes) -> list[Entry]:
     path.write_bytes(raw)
-    return list(mpjson.read(path))
+    return [chosen(entry, mpjson.LABELS, ("formula",)) for entry in mpjson.read(path)]
 
 
-def same(first: list[mpjson.Entry], second: list[mpjson.Entry]) -> None:
+def same(first: list[Entry], second: list[Entry]) -> None:
     assert [(e.position, e.id, e.species, e.labels, e.fault) for e in first] == [
         (e.position, e.id, e.species, e.labels, e.fault) for e in second
     ]
     for one, other in zip(first, second, strict=True):
+        assert one.lattice is not None
+        assert other.lattice is not None
         np.testing.assert_array_equal(one.lattice, other.lattice)
-        np.testing.assert_array_equal(one.frac, other.frac)
+        np.testing.assert_array_equal(one.coordinates, other.coordinates)
 
 
 def test_both_shapes_packed_or_plain_give_equal_entries(tmp_path: Path) -> None:
@@ -39,7 +42,8 @@ def test_both_shapes_packed_or_plain_give_equal_entries(tmp_path: Path) -> None:
     assert (first.position, first.id, first.fault) == (2, "mp-3", "")
     assert first.species == ((("Na", 1.0),), (("Cl", 1.0),))
     assert first.labels == {"e_form": -0.03, "gap": 2.0, "mu_b": 0.5, "k_vrh": 13.0, "g_vrh": 20.0}
-    np.testing.assert_array_equal(first.frac, [[0, 0, 0], [0.5, 0.5, 0.5]])
+    np.testing.assert_array_equal(first.coordinates, [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert first.lattice is not None
     np.testing.assert_array_equal(first.lattice, np.diag([3.5, 3.5, 3.8]))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from crystalmesh import config
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, emt, registry
+from crystalmesh.data import emt, registry, validation
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from tests.data.conftest import Tree, dataframe, many, packed
@@ -80,7 +80,7 @@ def test_a_users_file_by_absolute_path_or_beside_params(declare: Declare, tmp_pa
     found = []
     for name in ("tiny", "there", "here"):
         registry.fetch(project, name, 1)
-        crystals.build(project, name, 1)
+        validation.build(project, name, 1)
         found.append(Crystals.load(project.crystals(name)))
     assert found[0].ids == found[1].ids == found[2].ids == ["mp-1", "mp-2", "mp-3"]
 
@@ -92,7 +92,7 @@ def test_a_download_over_http(declare: Declare, served: tuple[str, Path]) -> Non
     old = dataset(file="mp/mp_all_20181018.json.gz", url=f"{address}/13309250")
     project = declare(RAW, datasets={"mp_all_20181018": old})
     registry.fetch(project, "mp_all_20181018", 1)
-    crystals.build(project, "mp_all_20181018", 1)
+    validation.build(project, "mp_all_20181018", 1)
     assert len(Crystals.load(project.crystals("mp_all_20181018"))) == 3
     assert not list((project.scratch / "downloads").iterdir())
 
@@ -144,13 +144,13 @@ def test_a_raw_file_is_verified_at_every_read(declare: Declare) -> None:
     with pytest.raises(CrystalmeshError, match="missing; run `crystalmesh fetch tiny`"):
         registry.open_raw(project, "tiny")
     registry.fetch(project, "tiny", 1)
-    crystals.build(project, "tiny", 1)
+    validation.build(project, "tiny", 1)
     before = (project.crystals("tiny") / "index.json").read_bytes()
     changed = packed(dataframe(many(2)))
     project.raw("tiny").write_bytes(changed)
     for _ in range(2):
         with pytest.raises(CrystalmeshError, match="wrong checksum") as caught:
-            crystals.build(project, "tiny", 1)
+            validation.build(project, "tiny", 1)
         for part in (RAW, changed):
             assert hashlib.sha256(part).hexdigest() in str(caught.value)
     assert (project.crystals("tiny") / "index.json").read_bytes() == before

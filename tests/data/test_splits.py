@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crystalmesh import config
 from crystalmesh.config import Experiment, Features, Project
-from crystalmesh.data import crystals, registry, splits
+from crystalmesh.data import registry, splits, validation
 from crystalmesh.data.splits import Parts, divide, keyed
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, sha256
@@ -74,7 +74,7 @@ def prepared(declare: Declare, table: str | bytes = BENCHMARK, count: int = 90) 
     (registry.mirror(project) / "bench.csv.gz").write_bytes(raw)
     for name in ("tiny", "bench"):
         registry.fetch(project, name, 1)
-    crystals.build(project, "tiny", 1)
+    validation.build(project, "tiny", 1)
     return project
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from crystalmesh.data import structures
-from crystalmesh.data.crystals import Rules
+from crystalmesh.data.validation import Rules
 from crystalmesh.errors import CrystalmeshError
 from tests.data import odd
 

@@ -8,7 +8,8 @@ import pytest
 
 from crystalmesh import config
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, splits
+from crystalmesh.data import splits, validation
+from crystalmesh.data.crystals import Crystals
 from crystalmesh.represent import store
 from tests.models.test_complex import PROCESS
 
@@ -63,11 +64,11 @@ def kriged(averaged: Project, tree: dict[str, Any]) -> Project:
 
 def some_without(project: Project, tree: dict[str, Any], *features: str) -> Project:
     """The project of `tree`, where nine crystals have no bulk modulus: it is out of range."""
-    moduli = crystals.Crystals.load(project.crystals("tiny")).labels["k_vrh"]
+    moduli = Crystals.load(project.crystals("tiny")).labels["k_vrh"]
     tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
     (project.root / "params.yaml").write_text(json.dumps(tree))
     project = config.load(project.root)
-    crystals.build(project, "tiny", 1)
+    validation.build(project, "tiny", 1)
     splits.build(project, "tiny-60-20-20")
     for name in features:
         store.build(project, f"tiny-complex_{name}", 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, registry, splits
+from crystalmesh.data import registry, splits, validation
 from crystalmesh.files import read_csv, read_json, read_tensors
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.learn.predict import predict
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
         patch.setenv("CRYSTALMESH_MIRROR", str(root))
         project = write_project(root, tree())
         registry.fetch(project, "tiny", 1)
-        crystals.build(project, "tiny", 1)
+        validation.build(project, "tiny", 1)
         splits.build(project, "tiny-60-20-20")
         for name in project.params.group("demo"):
             experiment = project.params.experiment("demo", name)

@@ -15,7 +15,7 @@ from pymatgen.core import Structure
 import crystalmesh
 from crystalmesh import config
 from crystalmesh.config import PREDICTORS, Project
-from crystalmesh.data import crystals, registry, splits, structures
+from crystalmesh.data import registry, splits, structures, validation
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_tensors
@@ -50,7 +50,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Project:
         content["experiments"] |= {PREDICTORS: EXPERIMENTS}
         project = write_project(root, content)
         registry.fetch(project, "tiny", 1)
-        crystals.build(project, "tiny", 1)
+        validation.build(project, "tiny", 1)
         splits.build(project, "tiny-60-20-20")
         for key in ("tiny-mesh_canonical", "tiny-graph_cgcnn"):
             store.build(project, key, 1)

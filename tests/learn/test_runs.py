@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crystalmesh.config import Project
-from crystalmesh.data import crystals, registry, splits
+from crystalmesh.data import registry, splits, validation
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_note, read_tensors
 from crystalmesh.learn import train as training
@@ -64,7 +64,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Project:
         patch.setenv("CRYSTALMESH_MIRROR", str(root))
         project = write_project(root, tree())
         registry.fetch(project, "tiny", 1)
-        crystals.build(project, "tiny", 1)
+        validation.build(project, "tiny", 1)
         for key in project.params.splits:
             splits.build(project, key)
         for key in project.params.features:

@@ -43,9 +43,9 @@ DEFAULT: dict[str, tuple[Any, ...]] = {
 NACL = Crystal(
     id="x-7",
     formula="NaCl",
-    lattice=5.64 * np.eye(3),
+    cell=5.64 * np.eye(3),
     numbers=np.array([11, 11, 11, 11, 17, 17, 17, 17]),
-    frac=np.array(
+    coordinates=np.array(
         [
             [0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0],
             [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5], [0.5, 0.5, 0.5],
@@ -124,7 +124,7 @@ def write_crystals(project: Project, n: int) -> None:
         lattices=np.stack([NACL.lattice] * n),
         pointer=8 * np.arange(n + 1),
         numbers=np.tile(NACL.numbers, n),
-        frac=np.tile(NACL.frac, (n, 1)),
+        coordinates=np.tile(NACL.frac, (n, 1)),
         labels=labels,
     )
     folder = project.crystals("toy")

@@ -203,11 +203,11 @@ def test_a_descriptor_does_not_jump_with_a_distance() -> None:
 
 
 def test_what_cannot_be_described_is_refused() -> None:
-    one: dict[str, Any] = {"id": "x", "formula": "X", "frac": np.zeros((1, 3))}
+    one: dict[str, Any] = {"id": "x", "formula": "X", "coordinates": np.zeros((1, 3))}
     with pytest.raises(CrystalmeshError, match="elements 1-100"):
-        COMPOSITIONS.build(Crystal(lattice=np.eye(3), numbers=np.array([118]), **one))
+        COMPOSITIONS.build(Crystal(cell=np.eye(3), numbers=np.array([118]), **one))
     with pytest.raises(CrystalmeshError, match="no space group"):
-        STRUCTURES.build(Crystal(lattice=np.eye(3) * 1e-3, numbers=np.array([1]), **one))
+        STRUCTURES.build(Crystal(cell=np.eye(3) * 1e-3, numbers=np.array([1]), **one))
     with pytest.raises(CrystalmeshError, match="symprec"):
         VARIANTS["structure"]({})
     with pytest.raises(CrystalmeshError, match="unknown setting"):

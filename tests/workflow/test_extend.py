@@ -143,24 +143,25 @@ def test_the_task_has_only_the_crystals_it_asks_for(extended: Path) -> None:
     assert len(ids) < len(moduli)
 
 
-def test_the_new_label_is_read_from_both_shapes(extended: Path) -> None:
+def test_the_new_label_is_read(extended: Path) -> None:
     said = shell(
         extended,
         """python - <<'END'
 import json
 from pathlib import Path
+from crystalmesh import config
 from crystalmesh.config import Task
-from crystalmesh.data import crystals, mpjson
-assert "e_hull" in crystals.LABELS
+from crystalmesh.data.entries import chosen
+from crystalmesh.data.sources import mpjson
+from crystalmesh.data.validation import labels_of
+labels = labels_of(config.load(Path.cwd()).params.datasets["halides"])
 Task(title="hull", label="e_hull", unit="eV/atom", range=(0, 10))
 first = json.loads(Path("halides.json").read_text())[0] | {"energy_above_hull": 0.25}
-table = {"columns": ["mpid", "structure", "e_hull"], "data": [["a", first["structure"], 0.5]]}
-for content in ([first], table):
-    Path("one.json").write_text(json.dumps(content))
-    print(next(mpjson.read(Path("one.json"))).labels)
+Path("one.json").write_text(json.dumps([first]))
+print(chosen(next(mpjson.read(Path("one.json"))), labels, ()).labels)
 END""",
     )
-    assert said.splitlines() == ["{'k_vrh': 108.69, 'e_hull': 0.25}", "{'e_hull': 0.5}"]
+    assert said.splitlines() == ["{'k_vrh': 108.69, 'e_hull': 0.25}"]
 
 
 def test_the_network_does_not_depend_on_the_order_of_atoms(extended: Path) -> None:

@@ -1,1 +1,1 @@
-"""Where crystals come from: raw MP JSON, downloads, the embedded EMT set; validation; splits."""
+"""Where systems come from: raw files of any format, embedded sets; validation; splits."""

@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from crystalmesh.config import Benchmark, Dataset, Project, lookup
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.files import CHUNK, sha256, verified, write_gzip_json, writing
+from crystalmesh.files import CHUNK, sha256, verified, write_gzip, write_gzip_json, writing
 
 TIMEOUT = 60  # seconds without a byte before a download is given up
 
@@ -28,35 +28,15 @@ def mirror(project: Project) -> Path:
 
 
 def fetch(project: Project, name: str, jobs: int) -> None:
-    """Bring a dataset or benchmark to data/raw/, checked, or make the embedded dataset there.
+    """Bring a dataset or benchmark to data/raw/, checked, or make an embedded dataset there.
 
     Raises:
         CrystalmeshError: unknown name; found nowhere; wrong checksum; the download failed.
     """
     source = _source(project, name)
     target = project.raw(name)
-    if isinstance(source, Dataset) and source.kind == "emt":
-        # Imported late: the potential is needed here only.
-        from crystalmesh.data.emt import EmtSettings, generate
-
-        where = f"params.yaml: datasets.{name}.generator"
-        try:
-            settings = EmtSettings(**source.generator)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CrystalmeshError(f"{where}: {place}: {first['msg']}") from error
-        with progress() as bar:
-            task = bar.add_task(f"fetch {name}", total=None)
-            try:
-                content = generate(
-                    settings,
-                    jobs,
-                    lambda done, total: bar.update(task, completed=done, total=total),
-                )
-            except ValueError as error:
-                raise CrystalmeshError(f"{where}: {error}") from error
-        write_gzip_json(target, content)
+    if isinstance(source, Dataset) and source.kind != "file":
+        _make(target, name, source, jobs)
         return
     local = _local(project, name, source)
     if local is not None:
@@ -70,10 +50,37 @@ def fetch(project: Project, name: str, jobs: int) -> None:
     downloaded.unlink()
 
 
+def _make(target: Path, name: str, source: Dataset, jobs: int) -> None:
+    """Write an embedded dataset."""
+    # Imported late: the potential is needed here only.
+    from crystalmesh.data import emt, emt_forces
+
+    where = f"params.yaml: datasets.{name}.generator"
+    with progress() as bar:
+        task = bar.add_task(f"fetch {name}", total=None)
+
+        def watch(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        try:
+            if source.kind == "emt":
+                alloys = emt.generate(emt.EmtSettings(**source.generator), jobs, watch)
+                write_gzip_json(target, alloys)
+            else:
+                settings = emt_forces.ForcesSettings(**source.generator)
+                write_gzip(target, emt_forces.generate(settings, jobs, watch))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CrystalmeshError(f"{where}: {place}: {first['msg']}") from error
+        except ValueError as error:
+            raise CrystalmeshError(f"{where}: {error}") from error
+
+
 def open_raw(project: Project, name: str) -> Path:
     """The raw file of a dataset or benchmark, its checksum verified now.
 
-    The embedded dataset is made here and has no declared checksum; the journal knows it.
+    An embedded dataset is made here and has no declared checksum; the journal knows it.
 
     Raises:
         CrystalmeshError: unknown name; not fetched; changed since it was published.
@@ -82,7 +89,7 @@ def open_raw(project: Project, name: str) -> Path:
     path = project.raw(name)
     if not path.exists():
         raise CrystalmeshError(f"{path}: missing; run `crystalmesh fetch {name}`")
-    if isinstance(source, Dataset) and source.kind == "emt":
+    if isinstance(source, Dataset) and source.kind != "file":
         try:
             with gzip.open(path) as stream:
                 while stream.read(CHUNK):

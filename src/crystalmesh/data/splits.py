@@ -4,14 +4,15 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from crystalmesh.config import Experiment, Features, Project, Task, lookup
+from crystalmesh.config import Experiment, Features, Project, Split, Task, lookup
 from crystalmesh.data import registry
 from crystalmesh.data.crystals import Crystals, natural
 from crystalmesh.errors import CrystalmeshError
@@ -21,6 +22,7 @@ LONGEST = 256 << 20  # bytes of a benchmark's table once unpacked
 # Official folds have a test part only: of the rest, in keyed order, every fifth validates. That is
 # also what intervals are calibrated on, and a thousand crystals pin their coverage to one per cent.
 FOLD_RATIO, FOLD_SEED = (4, 1, 0), 0
+ELEMENT = re.compile(r"[A-Z][a-z]?")  # in a formula
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,97 @@ def divide(ids: list[str], ratio: tuple[int, int, int]) -> Parts:
     return Parts(train, val, test, val)
 
 
+def divide_groups(groups: Mapping[str, str], ratio: tuple[int, int, int], seed: int) -> Parts:
+    """Deal whole groups out, in keyed order, each to the part that lacks most of its share.
+
+    No part has more than 2/3 of the largest group beyond its share, or 4/3 of it less.
+
+    Args:
+        groups: the group of each id.
+        ratio: of the parts, in systems.
+        seed: of the order of groups, and of the ids within a part.
+    """
+    members: dict[str, list[str]] = {}
+    for name in groups:
+        members.setdefault(groups[name], []).append(name)
+    parts: tuple[list[str], list[str], list[str]] = ([], [], [])
+    dealt = 0
+    for group in keyed(members, seed):
+        dealt += len(members[group])
+        lacking = [
+            share * dealt - sum(ratio) * len(part) for share, part in zip(ratio, parts, strict=True)
+        ]
+        parts[lacking.index(max(lacking))].extend(members[group])
+    train, val, test = (keyed(part, seed) for part in parts)
+    return Parts(train, val, test, val)
+
+
+def blocks(groups: Mapping[str, str], length: int) -> dict[str, str]:
+    """Smaller groups: of each group so many consecutive ids (1 < 2 < 10), the last ones fewer."""
+    places: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for name in sorted(groups, key=natural):
+        place = places.setdefault(groups[name], 0)
+        found[name] = f"{groups[name]}#{place // length}"
+        places[groups[name]] = place + 1
+    return found
+
+
+def divide_given(said: Mapping[str, str], ratio: tuple[int, int, int], seed: int) -> Parts:
+    """The parts that the data say: train, val or test of each id, nothing for none of them.
+
+    Where no id is said to be of `val`, that is drawn from `train`, as `ratio` has the two.
+
+    Raises:
+        CrystalmeshError: another word.
+    """
+    odd = sorted(set(said.values()) - {"train", "val", "test", ""})
+    if odd:
+        raise CrystalmeshError(f"'{odd[0]}' is no part; it must be train, val, test or empty")
+    train, val, test = (
+        keyed((name for name in said if said[name] == part), seed)
+        for part in ("train", "val", "test")
+    )
+    if not val:
+        train, val, _ = divide(train, (ratio[0], ratio[1], 0))
+    return Parts(train, val, test, val)
+
+
+def groups_of(crystals: Crystals, by: str) -> dict[str, str]:
+    """The group of each system: its reduced formula, its elements (`system`), or a column's text.
+
+    Raises:
+        CrystalmeshError: the dataset keeps no such column, or a system has nothing there.
+    """
+    if by == "formula":
+        texts = crystals.formulas
+    elif by == "system":
+        texts = ["-".join(sorted(set(ELEMENT.findall(text)))) for text in crystals.formulas]
+    elif by in crystals.columns:
+        texts = crystals.columns[by]
+    else:
+        raise CrystalmeshError(f"{crystals.dataset} keeps no column '{by}'; see its `columns`")
+    lacking = next((one for one, text in zip(crystals.ids, texts, strict=True) if not text), None)
+    if lacking is not None:
+        raise CrystalmeshError(f"{crystals.dataset}: '{lacking}' has no {by} to group by")
+    return dict(zip(crystals.ids, texts, strict=True))
+
+
 def build(project: Project, key: str) -> None:
     """Write the split `splits.key` of params.yaml: task -> fold -> train, val, test.
 
-    The folds are "0", or as many as `repeats` says, each drawn from a seed of its own.
+    The folds are "0", or as many as `repeats` says, each drawn from a seed of its own; of a given
+    split one for each of its columns.
+
+    Raises:
+        CrystalmeshError: the settings do not fit the split's kind, or the dataset.
     """
     split = lookup(project.params.splits, key, "split")
     crystals = Crystals.load(project.crystals(split.dataset))
+    try:
+        deal = _dealer(split, crystals)
+    except CrystalmeshError as error:
+        raise CrystalmeshError(f"splits.{key}: {error}") from error
     without: set[str] = set()
     if split.without:
         without = set(labelled(crystals, project.params.tasks[split.without]))
@@ -73,10 +159,40 @@ def build(project: Project, key: str) -> None:
         ids = [i for i in labelled(crystals, dealt) if i not in without]
         have = set(labelled(crystals, task))
         content[name] = {}
-        for fold in range(split.repeats or 1):
-            parts = divide(keyed(ids, split.seed + fold), split.ratio)
-            content[name][str(fold)] = _written(parts, have)
+        for fold in range(len(split.columns) or split.repeats or 1):
+            content[name][str(fold)] = _written(deal(ids, fold), have)
     write_json(project.split(split.dataset, split.split), content)
+
+
+def _dealer(split: Split, crystals: Crystals) -> Callable[[list[str], int], Parts]:
+    """How a split of this kind deals ids out in a fold."""
+    used = {"group": ("group", "block", "repeats"), "given": ("columns",), "random": ("repeats",)}
+    for name in ("group", "block", "columns", "repeats"):
+        if getattr(split, name) and name not in used[split.kind]:
+            raise CrystalmeshError(f"{name}: a {split.kind} split has none")
+    if split.kind == "random":
+        return lambda ids, fold: divide(keyed(ids, split.seed + fold), split.ratio)
+    needed = "group" if split.kind == "group" else "columns"
+    if not getattr(split, needed):
+        raise CrystalmeshError(f"{needed}: missing; a {split.kind} split needs it")
+    if split.group:
+        groups = groups_of(crystals, split.group)
+        if split.block:
+            groups = blocks(groups, split.block)
+        return lambda ids, fold: divide_groups(
+            {one: groups[one] for one in ids}, split.ratio, split.seed + fold
+        )
+    folds = []
+    for column in split.columns:
+        if column not in crystals.columns:
+            raise CrystalmeshError(
+                f"{crystals.dataset} keeps no column '{column}'; see its `columns`"
+            )
+        folds.append(dict(zip(crystals.ids, crystals.columns[column], strict=True)))
+        divide_given(folds[-1], split.ratio, split.seed)  # every word is known
+    return lambda ids, fold: divide_given(
+        {one: folds[fold][one] for one in ids}, split.ratio, split.seed
+    )
 
 
 def build_folds(project: Project, name: str) -> None:
@@ -167,8 +283,8 @@ def select(project: Project, experiment: Experiment, fold: str | None = None) ->
     """The crystals of an experiment: a fold of its split, cut down to its size.
 
     A size of N means the first N crystals in keyed order, still in the ratio of the split; with
-    the official folds of a benchmark and with repeated splits, N crystals for train and val, and
-    always the whole test.
+    the official folds of a benchmark and with splits that are repeated, given or by groups, N
+    crystals for train and val, and always the whole test.
 
     Args:
         project: the project.
@@ -202,10 +318,9 @@ def wanted(project: Project, features: Features) -> list[str]:
 
 def labelled(crystals: Crystals, task: Task) -> list[str]:
     """Ids of the crystals that have the task's label, above its threshold where it has one."""
-    values = crystals.labels[task.label]
-    known = np.isfinite(values)
+    known = crystals.known(task.label)
     if task.above is not None:
-        known &= np.nan_to_num(values, nan=-np.inf) > task.above
+        known &= np.nan_to_num(crystals.labels[task.label], nan=-np.inf) > task.above
     return [crystals.ids[i] for i in np.flatnonzero(known)]
 
 
@@ -227,7 +342,8 @@ def _select(
         ) from error
     if isinstance(size, int):
         ours = [s for s in project.params.splits.values() if (s.dataset, s.split) == split]
-        whole = not ours or ours[0].repeats is not None  # the test part is never cut
+        # the test part is never cut
+        whole = not ours or ours[0].repeats is not None or ours[0].kind != "random"
         ratio = FOLD_RATIO if not ours else ours[0].ratio
         if whole:
             ratio = (ratio[0], ratio[1], 0)
@@ -237,6 +353,9 @@ def _select(
                 f"{path}: size {size} of task '{task}': it has only {most} crystals"
             )
         counts = [sum(_part(i, ratio) == part for i in range(size)) for part in range(3)]
+        if ours and ours[0].kind != "random":  # not in the ratio: one part gives what another lacks
+            counts[0] = min(max(counts[0], size - len(parts.val)), len(parts.train))
+            counts[1] = size - counts[0]
         test = parts.test if whole else parts.test[: counts[2]]
         parts = Parts(parts.train[: counts[0]], parts.val[: counts[1]], test, parts.calibration)
     for name, part in zip(("train", "val", "test"), parts, strict=True):

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from crystalmesh.data import mpjson
-from crystalmesh.data.crystals import Crystal, Rejection, Rules, accept, natural, reduced_formula
+from crystalmesh.data.crystals import Crystal, natural, reduced_formula
+from crystalmesh.data.entries import GZIP_MAGIC, Entry
+from crystalmesh.data.sources import mpjson
+from crystalmesh.data.validation import Rejection, Rules, accept
 from crystalmesh.errors import CrystalmeshError
 
 STDIN = "-"
@@ -64,7 +66,7 @@ class Source:
 
     file: str
     path: Path | None = None  # none: standard input
-    entry: mpjson.Entry | None = None
+    entry: Entry | None = None
     problem: str = ""
 
 
@@ -122,7 +124,7 @@ def _kind(name: str) -> str:
 def _is_stream(path: Path) -> str:
     """How the MP JSON begins whose entries are read one by one; empty for a single structure."""
     with path.open("rb") as stream:
-        packed = stream.read(2) == mpjson.GZIP_MAGIC
+        packed = stream.read(2) == GZIP_MAGIC
         stream.seek(0)
         try:
             start = (gzip.GzipFile(fileobj=stream) if packed else stream).read(4096)
@@ -201,10 +203,10 @@ class _Unreadable(Exception):  # noqa: N818 (a file refused is no error)
     """Why a file gives no structure."""
 
 
-Found = tuple[str, mpjson.Entry, tuple[str, ...]]  # name within the file, entry, notes
+Found = tuple[str, Entry, tuple[str, ...]]  # name within the file, entry, notes
 
 
-def _judged(file: str, entry: mpjson.Entry, rules: Rules, notes: tuple[str, ...] = ()) -> Item:
+def _judged(file: str, entry: Entry, rules: Rules, notes: tuple[str, ...] = ()) -> Item:
     if entry.fault:
         return Item(file, entry.id, None, entry.fault if entry.fault != "null" else "no structure")
     crystal = accept(entry, rules)
@@ -234,7 +236,7 @@ def _text(source: Source) -> str:
             content = stream.read(LONGEST + 1)
     else:
         raise _Unreadable("no such file")
-    if content[:2] == mpjson.GZIP_MAGIC:
+    if content[:2] == GZIP_MAGIC:
         try:
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LONGEST + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -412,7 +414,7 @@ def _json(text: str) -> Iterator[Found]:
             yield "", _faulty("neither a pymatgen Structure nor a Materials Project document"), ()
 
 
-def _of_structure(structure: Any) -> mpjson.Entry:
+def _of_structure(structure: Any) -> Entry:
     """A pymatgen Structure as a raw entry."""
     species = tuple(
         tuple((str(getattr(one, "symbol", one)), float(share)) for one, share in site.items())
@@ -420,10 +422,10 @@ def _of_structure(structure: Any) -> mpjson.Entry:
     )
     lattice = np.array(structure.lattice.matrix, dtype=np.float64)
     frac = np.array(structure.frac_coords, dtype=np.float64).reshape(-1, 3)
-    return mpjson.Entry(0, "", lattice, species, frac, {})
+    return Entry(0, "", lattice, species, frac, {})
 
 
-def _of_atoms(atoms: Any) -> tuple[mpjson.Entry, tuple[str, ...]]:
+def _of_atoms(atoms: Any) -> tuple[Entry, tuple[str, ...]]:
     """ASE Atoms as a raw entry."""
     cell = np.array(atoms.cell[:], dtype=np.float64)
     if not cell.any():
@@ -439,9 +441,9 @@ def _of_atoms(atoms: Any) -> tuple[mpjson.Entry, tuple[str, ...]]:
         if abs(np.linalg.det(cell)) > 0
         else (np.zeros((len(atoms), 3)))
     )  # a flat cell is refused by its volume
-    return mpjson.Entry(0, "", cell, species, frac, {}), ()
+    return Entry(0, "", cell, species, frac, {}), ()
 
 
-def _faulty(problem: str) -> mpjson.Entry:
+def _faulty(problem: str) -> Entry:
     """An entry that is refused for a reason of its file."""
-    return mpjson.Entry(0, "", np.full((3, 3), np.nan), (), np.empty((0, 3)), {}, problem)
+    return Entry(0, "", np.full((3, 3), np.nan), (), np.empty((0, 3)), {}, problem)

@@ -28,8 +28,9 @@ from torch import Tensor
 from crystalmesh import files, numerics
 from crystalmesh.config import PREDICTORS, Experiment, Project, Task, lookup
 from crystalmesh.data import registry, structures
-from crystalmesh.data.crystals import Crystal, Crystals, Rules
+from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.data.structures import Item, Source
+from crystalmesh.data.validation import Rules
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.learn.batches import EVALUATION_BATCH, Part, place, samples
 from crystalmesh.learn.conformal import Calibration, sets

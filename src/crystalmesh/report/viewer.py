@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from crystalmesh.config import PREDICTORS, Project
-from crystalmesh.data.crystals import Crystal, Rules
+from crystalmesh.data.crystals import Crystal
 from crystalmesh.data.structures import read
+from crystalmesh.data.validation import Rules
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import write_bytes
 from crystalmesh.learn.predictors import Predictor

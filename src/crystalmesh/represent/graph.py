@@ -155,6 +155,8 @@ class RadiusSettings(BaseModel):
 class Radius:
     """All pairs of atoms within a cutoff, periodic images and own ones included, without repeats.
 
+    A system without a cell has no images. No atom has a largest number of neighbours.
+
     Where a message depends on the distance and on the hidden vectors of both atoms alone, as in
     SchNet, much of a crystal is the same thing again, and this graph has it once:
 
@@ -248,15 +250,17 @@ def pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """All pairs of atoms within the cutoff (Angstrom), with equal distances as groups.
 
+    A system without a cell has no periodic images.
+
     Returns:
         source [p], target [p] (sites) and group [p] of every pair in both directions, one row a
         periodic image; distance [g] of the groups: the mean of the members, ascending, Angstrom.
     """
     # A little beyond, so that rounding does not part a shell that lies at the cutoff.
     target, source, distance = NeighborList(cutoff=cutoff + 2 * EQUAL, full_list=True).compute(
-        points=crystal.frac @ crystal.lattice,
-        box=crystal.lattice,
-        periodic=True,
+        points=crystal.positions,
+        box=np.zeros((3, 3)) if crystal.cell is None else crystal.cell,
+        periodic=crystal.cell is not None,
         quantities="ijd",
     )
     order = np.lexsort((source, target, distance))

@@ -1,27 +1,19 @@
 """Raw Materials Project JSON, read as a stream: entries come one at a time, whatever the size."""
 
 import contextlib
-import gzip
 import math
 import re
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ijson.backends.yajl2_c as ijson
 import numpy as np
 from ijson.common import JSONError
-from jaxtyping import Float
 
+from crystalmesh.data.entries import BLOCK, PACKED, Entry, Species, Watch, broken_gzip, opened
 from crystalmesh.errors import CrystalmeshError
 
-Species = tuple[tuple[str, float], ...]
-Watch = Callable[[int], None]
-
-GZIP_MAGIC = b"\x1f\x8b"
-BLOCK = 1 << 20
 LONGEST = 64 << 20  # bytes of one entry; the longest of the Materials Project have some 100 KiB
 DEEPEST = 1000  # brackets within brackets; a crystal has six
 # Python and pandas write these, JSON knows them not: outside a string each is made a string.
@@ -30,43 +22,23 @@ NAN = re.compile(rb"NaN(?<=[\s\[:,]NaN)(?=[\s\]},]|$)")
 INFINITY = re.compile(rb"Infinity(?<=[\s\[:,]Infinity)(?=[\s\]},]|$)")
 MINUS_INFINITY = re.compile(rb"-Infinity(?<=[\s\[:,]-Infinity)(?=[\s\]},]|$)")
 
-# Columns of matminer's dataframe JSON and the labels they hold.
-COLUMNS = {
-    "e_form": "e_form",
-    "gap pbe": "gap",
-    "mu_b": "mu_b",
-    "bulk modulus": "k_vrh",
-    "shear modulus": "g_vrh",
-    "n": "n",
-}
-LABELS = tuple(COLUMNS.values())
+# Labels by their names in matminer's dataframe, then in the API's documents, newer before older:
+# e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh, g_vrh [GPa], n (refractive index).
+LABELS = {
+    "e_form": ("e_form", "formation_energy_per_atom"),
+    "gap": ("gap pbe", "band_gap"),
+    "mu_b": ("mu_b", "total_magnetization"),
+    "k_vrh": (
+        "bulk modulus", "bulk_modulus.vrh", "bulk_modulus.k_vrh", "bulk_modulus", "k_vrh"
+    ),
+    "g_vrh": (
+        "shear modulus", "shear_modulus.vrh", "shear_modulus.g_vrh", "shear_modulus", "g_vrh"
+    ),
+    "n": ("n",),
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One raw entry, nothing in it judged yet.
-
-    Attributes:
-        position: place in the file, from 0.
-        id: Materials Project id; empty where the file has null.
-        lattice: rows a, b, c in Angstrom.
-        species: the species of each site as (name, occupancy) pairs.
-        frac: fractional coordinates of each site.
-        labels: e_form [eV/atom], gap [eV], mu_b [Bohr magneton/cell], k_vrh and g_vrh [GPa], n as
-            they stand; a missing or null one is absent.
-        fault: what is wrong with a structure that could not be read; else empty.
-    """
-
-    position: int
-    id: str
-    lattice: Float[np.ndarray, "3 3"]
-    species: tuple[Species, ...]
-    frac: Float[np.ndarray, "sites 3"]
-    labels: dict[str, Any]
-    fault: str = ""
-
-
-def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
+def read(path: Path, advance: Watch | None = None, id: str = "mpid") -> Iterator[Entry]:
     """Yield the entries of a raw file in its order.
 
     Both shapes are read, plain or gzip-compressed: matminer's dataframe JSON (an object with
@@ -74,7 +46,8 @@ def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
 
     Args:
         path: the file.
-        watch: called now and then with the number of bytes of the file read since the last call.
+        advance: called now and then with the number of bytes of the file read since the last call.
+        id: the column of the dataframe that holds the ids; documents have `material_id`.
 
     Raises:
         CrystalmeshError: the file is not JSON of either shape, or ends too early.
@@ -88,15 +61,15 @@ def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
                 f"{path}: not a JSON object or list; give matminer's dataframe JSON or a list of "
                 "Materials Project documents"
             )
-        columns = _columns(path) if first == b"{" else None
-        with _unpacked(path, watch, LONGEST) as stream:
+        columns = _columns(path, id) if first == b"{" else None
+        with _unpacked(path, advance, LONGEST) as stream:
             prefix = "item" if columns is None else "data.item"
             for row in ijson.items(stream, prefix, use_float=True):
                 where = f"{path}: entry {position} (from 0)"
                 yield (
                     _document(where, position, row)
                     if columns is None
-                    else _row(where, position, row, columns)
+                    else _row(where, position, row, columns, id)
                 )
                 position += 1
                 stream.unread = stream.depth = 0
@@ -109,27 +82,10 @@ def read(path: Path, watch: Watch | None = None) -> Iterator[Entry]:
         raise CrystalmeshError(
             f"{path}: broken JSON after {position} whole entries ({said}); get the file again"
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CrystalmeshError(
-            f"{path}: broken gzip after {position} whole entries ({error}); get the file again"
-        ) from error
-    except FileNotFoundError as error:
-        raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
+    except PACKED as error:
+        raise broken_gzip(path, position, error) from error
     if position == 0:
         raise CrystalmeshError(f"{path}: holds no entries; the list of crystals is empty or absent")
-
-
-class _Watched:
-    """The bytes of a file, with a word to `watch` of every block."""
-
-    def __init__(self, stream: IO[bytes], watch: Watch | None) -> None:
-        self.stream, self.watch = stream, watch
-
-    def read(self, size: int = -1) -> bytes:
-        block = self.stream.read(size)
-        if self.watch is not None:
-            self.watch(len(block))
-        return block
 
 
 class _ExcessError(Exception):
@@ -185,16 +141,11 @@ def _climb(block: bytes, room: int) -> int:
 
 @contextlib.contextmanager
 def _unpacked(path: Path, watch: Watch | None, longest: float = math.inf) -> Iterator[_Json]:
-    with path.open("rb") as stream:
-        packed = stream.read(2) == GZIP_MAGIC
-        stream.seek(0)
-        watched = _Watched(stream, watch)
-        # GzipFile asks its file for nothing but `read`.
-        opened = gzip.GzipFile(fileobj=watched, mode="rb") if packed else watched  # type: ignore[call-overload]
-        yield _Json(opened, longest)
+    with opened(path, watch) as stream:
+        yield _Json(stream, longest)
 
 
-def _columns(path: Path) -> dict[str, int]:
+def _columns(path: Path, id: str) -> dict[str, int]:
     """The place of each column; where `columns` follows `data`, the file is read twice."""
     with _unpacked(path, None) as stream:
         columns = next(ijson.items(stream, "columns"), None)
@@ -202,43 +153,31 @@ def _columns(path: Path) -> dict[str, int]:
         raise CrystalmeshError(
             f"{path}: an object without `columns`: not matminer's dataframe JSON"
         )
-    lacking = [name for name in ("mpid", "structure") if name not in columns]
+    lacking = [name for name in (id, "structure") if name not in columns]
     if lacking:
         names = ", ".join(map(str, columns))
         raise CrystalmeshError(f"{path}: no column '{lacking[0]}' among its columns: {names}")
     return {name: i for i, name in enumerate(columns) if isinstance(name, str)}
 
 
-def _row(where: str, position: int, row: Any, columns: dict[str, int]) -> Entry:
+def _row(where: str, position: int, row: Any, columns: Mapping[str, int], id: str) -> Entry:
     """The entry in one row of matminer's dataframe."""
     if not isinstance(row, list) or len(row) <= max(columns.values()):
         raise CrystalmeshError(f"{where}: not a row with a value for each of the columns")
-    values = {label: row[columns[name]] for name, label in COLUMNS.items() if name in columns}
-    return entry(position, row[columns["mpid"]], row[columns["structure"]], values)
+    values = {name: row[place] for name, place in columns.items() if name not in (id, "structure")}
+    return entry(position, row[columns[id]], row[columns["structure"]], values)
 
 
 def _document(where: str, position: int, document: Any) -> Entry:
     """The entry in one summary document of the Materials Project API."""
-    lacking = ["material_id", "structure"]
+    needed = ("material_id", "structure")
+    lacking = list(needed)
     if isinstance(document, dict):
-        lacking = [name for name in lacking if name not in document]
+        lacking = [name for name in needed if name not in document]
     if lacking:
         raise CrystalmeshError(f"{where}: not a Materials Project document with '{lacking[0]}'")
-    values = {
-        "e_form": document.get("formation_energy_per_atom"),
-        "gap": document.get("band_gap"),
-        "mu_b": document.get("total_magnetization"),
-        "k_vrh": _modulus(document, "bulk_modulus", "k_vrh"),
-        "g_vrh": _modulus(document, "shear_modulus", "g_vrh"),
-        "n": document.get("n"),
-    }
+    values = {name: value for name, value in document.items() if name not in needed}
     return entry(position, document["material_id"], document["structure"], values)
-
-
-def _modulus(document: dict[str, Any], name: str, older: str) -> Any:
-    """The VRH average: `name`.vrh now, `name`.`older` or `older` in older documents."""
-    value = document.get(name, document.get(older))
-    return value.get("vrh", value.get(older)) if isinstance(value, dict) else value
 
 
 def entry(position: int, name: Any, structure: Any, values: dict[str, Any]) -> Entry:
@@ -264,7 +203,7 @@ def entry(position: int, name: Any, structure: Any, values: dict[str, Any]) -> E
         id="" if name is None else str(name),
         lattice=lattice,
         species=species,
-        frac=frac,
+        coordinates=frac,
         labels={label: value for label, value in values.items() if value is not None},
         fault=fault,
     )
