@@ -1,22 +1,30 @@
 # On a bare machine (Python 3.11, git, make): `make demo` or `make test` first creates .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
-REPORT ?= demo
+STUDY ?= demo
 BIN := .venv/bin
 READY := .venv/ready
 LOCKED := sha256sum env/requirements.in  # of what the lock was made; it stands in its header
-PYTHON_FILES := src tests benchmarks docs env  # not what a user puts beside them
+PYTHON_FILES := src tests benchmarks docs env studies  # not what a user puts beside them
 
-.PHONY: demo paper verify test test-emulated test-slurm docs lint audit hooks lock clean
+.PHONY: demo paper plan verify test test-emulated test-slurm docs lint audit hooks lock clean
 
-# A report, with everything it needs: results/<report>/paper.pdf
+# A study with everything that it needs: results/<study>/paper.pdf. `demo` needs no raw files, `paper`
+# (the front report) all of them, and hours. Any other study, by either engine:
+#   .venv/bin/snakemake --cores 2 STUDY
+#   .venv/bin/dvc repro studies/STUDY/dvc.yaml     (what Snakemake has made is up to date for DVC too)
 demo paper: $(READY)
 	$(BIN)/snakemake --cores $(CORES) $@
 
-# Make a report again in a clean folder and compare every output with its ledger.
-# OPTIONS: --from-checkpoints (train nothing), --quick (make nothing), --only GLOB
+# After a change of config/ or of a study.yaml: what both engines read.
+plan: $(READY)
+	$(BIN)/crystalmesh plan
+
+# Make a study again in a clean folder and compare every output with its ledger.
+# OPTIONS: --from-checkpoints (train nothing), --from-predictions (only tables, figures and PDF),
+# --quick (make nothing), --only GLOB; STUDY= stands for all published studies
 verify: $(READY)
-	$(BIN)/crystalmesh verify $(REPORT) $(OPTIONS)
+	$(BIN)/crystalmesh verify $(STUDY) $(OPTIONS)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -38,8 +46,10 @@ lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
-	$(BIN)/python env/lock.py --check
+	@grep -qF "$$($(LOCKED))" env/requirements.lock || { echo "env/requirements.in was changed: make lock"; exit 1; }
+	$(BIN)/uv pip check --quiet --python .venv
 	$(BIN)/python env/lengths.py
+	$(BIN)/crystalmesh plan --check
 	$(BIN)/crystalmesh verify --quick
 
 # Known vulnerabilities of the locked packages; names those of which the index says nothing.
@@ -47,7 +57,7 @@ audit: $(READY)
 	$(BIN)/pip-audit --requirement env/requirements.lock --disable-pip --progress-spinner off
 	$(BIN)/pip-audit --requirement env/torch.txt --no-deps --disable-pip --progress-spinner off
 
-# Let Git refuse a commit in which a published result is not its ledger's.
+# Let Git refuse a commit with an old plan, or a published result that is not its ledger's.
 hooks: $(READY)
 	git config core.hooksPath .githooks
 

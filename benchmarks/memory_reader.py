@@ -82,23 +82,28 @@ def write_project(root: Path, entries: int) -> int:
             stream.write(text)
     with path.open("rb") as raw:
         checksum = hashlib.file_digest(raw, "sha256").hexdigest()
-    params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-    tree = {key: {} for key in params} | {key: params[key] for key in ("validation", "tasks")}
+    from crystalmesh.config import plan, project
+
+    ours = project.settings(Path(__file__).parents[1])
+    tree: dict[str, Any] = {"splits": {}, "representations": {}, "features": {}}
+    tree |= {key: ours[key] for key in ("validation", "targets")}
     tree["datasets"] = {
         "big": {"title": "big", "source": "made up", "file": str(path), "sha256": checksum}
     }
-    (root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    (root / "config" / "models").mkdir(parents=True)
+    (root / "config" / "all.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    plan.write(root)
     return total
 
 
 def measure(what: str, root: Path, jobs: int) -> None:
     """Do one thing in this process and print what it took, as JSON."""
-    from crystalmesh import config
+    from crystalmesh.config.project import load
     from crystalmesh.data import registry, validation
     from crystalmesh.data.crystals import Crystals
     from crystalmesh.data.sources import mpjson
 
-    project = config.load(root)
+    project = load(root)
     registry.fetch(project, "big", jobs)
     start = time.perf_counter()
     if what == "read":

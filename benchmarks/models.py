@@ -15,7 +15,7 @@ of ours. Its SchNet has the sizes of ours, and all pairs of atoms within the cut
 network on the edges that torch-geometric gets. A classical model is fitted to the same few crystals
 at once: more of them take it more than proportionally longer. Models that are the same network and
 differ in their training only are measured once. A network has one output; one that reads Gaussian
-processes has all of its experiment, is trained on what it is told, as in training, and asks as many
+processes has all of its run, is trained on what it is told, as in training, and asks as many
 processes on as many crystals as there when it predicts; fitting them is no part of its training
 here. Each tier runs in a process of its own; results go to benchmarks/models.json. With `--add`,
 what this file has is kept and only networks that it lacks are measured, which must be on the same
@@ -47,8 +47,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from crystalmesh import config  # noqa: E402
-from crystalmesh.config import Experiment, Model, Project  # noqa: E402
+from crystalmesh.config.project import Project, find  # noqa: E402
+from crystalmesh.config.schema import Model, Run  # noqa: E402
 from crystalmesh.data import splits  # noqa: E402
 from crystalmesh.data.crystals import Crystal, Crystals  # noqa: E402
 from crystalmesh.files import read_json  # noqa: E402
@@ -60,7 +60,7 @@ from crystalmesh.represent.graph import pairs  # noqa: E402
 from crystalmesh.represent.store import Features  # noqa: E402
 
 HERE = Path(__file__).parent
-DATASET, TASK, SPLIT, BATCH = "mp_pbe", "log_k", "matbench_log_k", 32
+DATASET, TARGET, SPLIT, BATCH = "mp_pbe", "log_k", "matbench_log_k", 32
 Batch = dict[str, Tensor]
 
 
@@ -238,13 +238,13 @@ def joined(maker: Representation, items: Sequence[Mapping[str, Any]]) -> list[Ba
     return [maker.collate(items[start : start + BATCH]) for start in starts]
 
 
-def uses(project: Project) -> Iterator[tuple[str, Experiment]]:
-    """The models that the reports' experiments use, and one that uses each."""
+def uses(project: Project) -> Iterator[tuple[str, Run]]:
+    """The models that the reports' runs use, and one that uses each."""
     found = {
         f"{one.model} {one.representation}": one
-        for group in project.params.reports
-        for one in project.params.group(group).values()
-        if (one.dataset, one.task) == (DATASET, TASK)
+        for study in project.params.studies.values()
+        for one in (study.runs.values() if study.report else ())
+        if one.dataset == DATASET and TARGET in one.targets
     }
     yield from found.items()
 
@@ -256,7 +256,7 @@ def run(
 
     What `differs` from how those were measured lets nothing be measured beside them.
     """
-    ids = read_json(project.split(DATASET, SPLIT))[TASK]["0"]["train"][:count]
+    ids = read_json(project.split(DATASET, SPLIT))[TARGET]["0"]["train"][:count]
     crystals = Crystals.load(project.crystals(DATASET))
     chosen = [crystals[crystals.position(name)] for name in ids]
 
@@ -275,14 +275,14 @@ def run(
             print(f"{TIER}: {name}: {', '.join(words)}", flush=True)
 
     measured: dict[str, str] = {}  # networks that only their training tells apart are measured once
-    for title, experiment in uses(project):
-        name, rep = experiment.model, experiment.representation
+    for title, one in uses(project):
+        name, rep = one.model, one.representation
         model: Model = project.params.models[name]
         held, outputs = 0, 1
-        if model.network.get("process"):  # one for each output, of the crystals it is fitted on
-            parts = splits.select(project, experiment)
-            held = len(parts.train) + (len(parts.val) if experiment.refit else 0)
-            outputs = 1 + len(experiment.beside or ())
+        if model.network.get("stacking"):  # one for each output, of the crystals it is fitted on
+            parts = splits.select(project, one)
+            held = len(parts.train) + (len(parts.val) if one.refit else 0)
+            outputs = project.params.outputs(one)
         key = f"{model.architecture} {model.network} {rep} {held} {outputs}"
         first = measured.setdefault(key, title)
         if title in result["models"]:
@@ -308,7 +308,7 @@ def run(
                     [cgcnn_edges(batch) for batch in batches],
                 )
             elif name == "schnet":
-                everything = [all_pairs(one, model.network["cutoff"]) for one in chosen]
+                everything = [all_pairs(crystal, model.network["cutoff"]) for crystal in chosen]
                 full = joined(maker, everything)
                 nets["schnet on all pairs"] = nets[title][0], full
                 nets["pyg"] = (
@@ -377,7 +377,7 @@ def main() -> None:
     if options.only:
         numerics.enforce(options.only)
         known = json.loads(options.output.read_text())
-        project = config.find(Path.cwd())
+        project = find(Path.cwd())
         found = run(project, options.crystals, options.seconds, known, options.differs)
         options.output.write_text(json.dumps(found))
         return

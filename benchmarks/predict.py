@@ -19,20 +19,19 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element, Structure
 
-from crystalmesh import config
-from crystalmesh.config import PREDICTORS, Project
+from crystalmesh.config.project import Project, find
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.files import read_csv, write_json
-from crystalmesh.learn import predictors
-from crystalmesh.provenance import code
+from crystalmesh.inference.predictor import best, targets
+from crystalmesh.provenance.software import code
 
-DATASET, TASK = "mp_pbe", "e_form"  # whose test crystals are taken: the largest such part
+DATASET, TARGET = "mp_pbe", "e_form"  # whose test crystals are taken: the largest such part
 SEED = 0
 
 
-def pipeline(project: Project, task: str) -> dict[str, dict[str, str]]:
-    """The pipeline's row of each test crystal of the task's best network, as published."""
-    rows = read_csv(project.predictions(PREDICTORS, predictors.best(project, task)))
+def pipeline(project: Project, target: str) -> dict[str, dict[str, str]]:
+    """The pipeline's row of each test crystal of the target's best network, as published."""
+    rows = read_csv(project.predictions(best(project, target), target))
     return {row["id"]: row for row in rows}
 
 
@@ -73,12 +72,12 @@ def write(crystals: list[Crystal], folder: Path) -> None:
     (folder / "crystals.json").write_text(json.dumps(documents), encoding="utf-8")
 
 
-def predicted(source: Path, out: Path, tasks: list[str]) -> tuple[dict[str, Any], list[Any]]:
+def predicted(source: Path, out: Path, wanted: list[str]) -> tuple[dict[str, Any], list[Any]]:
     """Run the command; exit code, seconds, and the rows of its table."""
     command = [sys.executable, "-m", "crystalmesh.cli", "predict", str(source), "--out", str(out)]
     began = time.monotonic()
     ended = subprocess.run(
-        [*command, *(part for task in tasks for part in ("--task", task))],
+        [*command, *(part for target in wanted for part in ("--target", target))],
         capture_output=True,
         text=True,
         check=False,
@@ -94,10 +93,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("count", nargs="?", type=int, default=1000, help="crystals")
     count = parser.parse_args().count
-    project = config.find()
+    project = find()
     crystals = Crystals.load(project.crystals(DATASET))
-    published = {task: pipeline(project, task) for task in predictors.tasks(project)}
-    ids = sorted(published[TASK])
+    published = {target: pipeline(project, target) for target in targets(project)}
+    ids = sorted(published[TARGET])
     chosen = np.random.default_rng(SEED).choice(len(ids), size=count, replace=False)
     some = [crystals[crystals.position(ids[i])] for i in np.sort(chosen)]
     found: dict[str, Any] = {"crystals": count, "code": code()["commit"]}
@@ -106,26 +105,26 @@ def main() -> None:
         folder = Path(name)
         write(some, folder)
         for source in ("cif", "crystals.json"):
-            for tasks in (["log_k"], predictors.tasks(project)):
-                key = f"{source}, {'all tasks' if len(tasks) > 1 else tasks[0]}"
-                entry, rows = predicted(folder / source, folder / "out.csv", tasks)
+            for wanted in (["log_k"], targets(project)):
+                key = f"{source}, {'all targets' if len(wanted) > 1 else wanted[0]}"
+                entry, rows = predicted(folder / source, folder / "out.csv", wanted)
                 entry["rows"] = len(rows)
                 entry["crystals_per_s"] = round(count / entry["seconds"], 1)
-                for task in tasks:
+                for target in wanted:
                     pairs = [
-                        (row["value"], published[task][row["id"]]["prediction"])
+                        (row["value"], published[target][row["id"]]["prediction"])
                         for row in rows
-                        if row["task"] == task and row["id"] in published[task]
+                        if row["target"] == target and row["id"] in published[target]
                     ]
                     gaps = [abs(float(a) - float(b)) for a, b in pairs]
-                    entry[task] = {
+                    entry[target] = {
                         "compared": len(pairs),
                         "equal": sum(float(a) == float(b) for a, b in pairs),
                         "largest_difference": max(gaps, default=0.0),
                     }
-                    if task != "space_group":
-                        of_task = [row for row in rows if row["task"] == task]
-                        entry[task] |= warned(of_task, published[task])
+                    if target != "space_group":
+                        of_target = [row for row in rows if row["target"] == target]
+                        entry[target] |= warned(of_target, published[target])
                 found[key] = entry
     write_json(Path("benchmarks/predict.json"), found)
     print(json.dumps(found, indent=1))

@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 import psutil
-import yaml
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from scipy.spatial import Delaunay
 from vesin import NeighborList
 
 from crystalmesh import numerics
+from crystalmesh.config import plan, project
 from crystalmesh.data import crystals as stored
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.represent import representation
@@ -117,24 +117,21 @@ def stage(crystals: Crystals, name: str) -> dict[str, float]:
     """Wall time, peak memory and size on disk of the stage `represent` with two processes."""
     folder = Path(tempfile.mkdtemp(prefix="crystalmesh-"))
     try:
-        tree: dict[str, Any] = yaml.safe_load((HERE.parent / "params.yaml").read_text())
+        tree = project.settings(HERE.parent)
         module, _, variant = name.partition(".")
-        tree |= {
+        tree = {key: tree[key] for key in ("validation", "targets", "representations")} | {
             "datasets": {"scale": {"title": "scale", "source": "Materials Project 2025.02"}},
-            "benchmarks": {},
             "splits": {},
-            "reports": {},
-            "experiments": {},
-            "features": {
-                "it": {"dataset": "scale", "representation": name, "split": "-", "sizes": "all"}
-            },
+            "features": {"scale": {name: {}}},
             "representations": {module: {variant: tree["representations"][module][variant]}},
         }
-        (folder / "params.yaml").write_text(json.dumps(tree))
+        (folder / "config" / "models").mkdir(parents=True)
+        (folder / "config" / "all.yaml").write_text(json.dumps(tree))
+        plan.write(folder)
         (folder / "data" / "crystals" / "scale").mkdir(parents=True)
         stored.save(crystals, folder / "data" / "crystals" / "scale")
         start = time.perf_counter()
-        command = [sys.executable, "-m", "crystalmesh.cli", "represent", "it"]
+        command = [sys.executable, "-m", "crystalmesh.cli", "represent", "scale", name]
         process = subprocess.Popen(
             command, cwd=folder, env=os.environ | {"CRYSTALMESH_JOBS": "2"}, stderr=subprocess.PIPE
         )

@@ -28,8 +28,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from crystalmesh import config  # noqa: E402
-from crystalmesh.config import Experiment, Project  # noqa: E402
+from crystalmesh.config.project import Project, find  # noqa: E402
+from crystalmesh.config.schema import Run  # noqa: E402
 
 FACES = 735  # about the mean of the published meshes of the moduli
 
@@ -156,18 +156,20 @@ def load(
     """`count` batches of `size` crystals of the log_k training part."""
     from crystalmesh.learn.batches import Batches, Sample
 
-    experiment = Experiment(
+    run = Run(
+        study="benchmark",
+        name="it",
         dataset=dataset,
-        task="log_k",
+        targets=("log_k",),
         split="60-20-20",
         size=1000,
         representation=representation,
         model="cgcnn",
     )
-    sample = Sample.load(project, experiment)
-    for number, (batch, _) in enumerate(Batches(sample, sample.train, size, shuffle=(0, 0))):
+    sample = Sample.load(project, run)
+    for number, batch in enumerate(Batches(sample, sample.train, size, shuffle=(0, 0))):
         if number < count:
-            yield batch
+            yield batch[0]
 
 
 def main() -> None:
@@ -179,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     numerics.enforce(TIER)
     torch.set_num_threads(arguments.threads)
-    project = config.find(Path.cwd())
+    project = find(Path.cwd())
     from crystalmesh.models import network
     from crystalmesh.models.layers import cut
     from crystalmesh.represent.atoms import table

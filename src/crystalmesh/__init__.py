@@ -3,26 +3,25 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crystalmesh.learn.predictors import Predictor
+    from crystalmesh.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
 
-def load(task: str, model: str = "best") -> "Predictor":
+def load(target: str, model: str = "best") -> "Predictor":
     """A trained network that predicts pymatgen Structures and ASE Atoms.
 
     Args:
-        task: `log_k`, `log_g`, `e_form`, `gap` or `space_group`; see `crystalmesh predict --help`.
-        model: an experiment of the group `predictors` in params.yaml; by default that of the least
-            test error.
+        target: `log_k`, `e_form`, ...: a target of config/ that a network serves.
+        model: a run that is served; by default that of the least test error.
 
     Returns:
-        What is called with a crystal, or with a list of them: see `learn.predictors.Predictor`.
+        What is called with a crystal, or with a list of them: see `inference.predictor.Predictor`.
 
     Raises:
-        CrystalmeshError: no such task or model, or a damaged checkpoint.
+        CrystalmeshError: no such target or model, or a damaged checkpoint.
     """
-    from crystalmesh import config
-    from crystalmesh.learn import predictors
+    from crystalmesh.config.project import locate
+    from crystalmesh.inference import predictor
 
-    return predictors.load(config.locate(), task, model)
+    return predictor.load(locate(), target, model)

@@ -7,7 +7,7 @@ before torch or numpy is loaded, and so that `crystalmesh --help` is quick.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,44 +15,55 @@ from crystalmesh import __version__, numerics
 from crystalmesh.errors import CrystalmeshError
 
 if TYPE_CHECKING:
-    from crystalmesh.config import Project
+    from crystalmesh.config.project import Project
+    from crystalmesh.config.schema import Run
 
 app = typer.Typer(
-    help="Crystals as meshes: the stages of the reports. Settings are in params.yaml.",
+    help="Materials as meshes and graphs: the stages of the studies. Settings: config/, studies/.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="a dataset or a benchmark of params.yaml")]
-Dataset = Annotated[str, typer.Argument(help="a dataset of params.yaml")]
-Key = Annotated[str, typer.Argument(help="a key of `splits` (split) or `features` (represent)")]
-Benchmark = Annotated[str, typer.Argument(help="a benchmark of params.yaml")]
-Group = Annotated[str, typer.Argument(help="a report, or the group `full`")]
-Experiment = Annotated[str, typer.Argument(help="an experiment of the group")]
-Report = Annotated[str, typer.Argument(help="a report of params.yaml")]
+Name = Annotated[str, typer.Argument(help="a dataset or a benchmark of config/")]
+Dataset = Annotated[str, typer.Argument(help="a dataset of config/")]
+SplitName = Annotated[str, typer.Argument(help="a split of the dataset")]
+Representation = Annotated[str, typer.Argument(help="module.variant, as mesh.published")]
+Benchmark = Annotated[str, typer.Argument(help="a benchmark of config/")]
+Reference = Annotated[str, typer.Argument(metavar="STUDY/RUN", help="a run of a study")]
+Target = Annotated[str, typer.Argument(help="a target of the run")]
+Study = Annotated[str, typer.Argument(help="a folder of studies/")]
 
 
-def _start(group: str | None = None, verifying: bool = False) -> "Project":
-    """The project around the current folder, with the numerics of the group's report.
+def _start(study: str | None = None, verifying: bool = False) -> "Project":
+    """The project around the current folder, with the numerics of the study.
 
     Verification finds for itself what was changed, and says so of all files at once.
     """
-    numerics.prepare("native")  # numpy reads its part while params.yaml is being checked
-    from crystalmesh import config
+    numerics.prepare("native")  # numpy reads its part while the settings are being checked
+    from crystalmesh.config import plan, project
 
-    project = config.find()
-    if group is not None:
-        numerics.prepare(project.params.numerics(group))
-    from crystalmesh import integrity, provenance
+    found = project.find()
+    if study is not None:
+        numerics.prepare(found.params.study(study).numerics)
+    from crystalmesh import integrity
+    from crystalmesh.provenance import software
 
     if verifying:
-        return project
-    if not os.environ.get(provenance.UNLOCKED):
-        provenance.check_lock(project.root)
-    integrity.watch(project.root)
-    project.restamp()
-    return project
+        return found
+    if not os.environ.get(software.UNLOCKED):
+        software.check_lock(found.root)
+    integrity.watch(found.root)
+    plan.restamp(found.root)
+    return found
+
+
+def _run(reference: str) -> "tuple[Project, Run]":
+    """A run with its project."""
+    if "/" not in reference:
+        raise CrystalmeshError(f"{reference}: give a run as STUDY/RUN")
+    project = _start(reference.partition("/")[0])
+    return project, project.params.run(reference)
 
 
 def _jobs() -> int:
@@ -82,12 +93,30 @@ def crystals(dataset: Dataset) -> None:
 
 
 @app.command()
-def split(key: Key) -> None:
+def plan(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: fail where a plan is not up to date.")
+    ] = False,
+) -> None:
+    """Write the plans of all studies, which both workflow engines read, from the settings."""
+    numerics.prepare("native")
+    from crystalmesh.config import plan, project
+
+    changed = plan.write(project.root(), check)
+    if check and changed:
+        more = f" (and {len(changed) - 1} more)" if changed[1:] else ""
+        raise CrystalmeshError(f"{changed[0]}: not up to date{more}; {plan.REMEDY}")
+    for name in changed:
+        typer.echo(name)
+
+
+@app.command()
+def split(dataset: Dataset, name: SplitName) -> None:
     """Draw training, validation and test crystals."""
     project = _start()
     from crystalmesh.data import splits
 
-    splits.build(project, key)
+    splits.build(project, dataset, name)
 
 
 @app.command()
@@ -100,18 +129,26 @@ def folds(name: Benchmark) -> None:
 
 
 @app.command()
-def represent(key: Key) -> None:
+def published(name: Benchmark) -> None:
+    """Compute the errors of a benchmark's published algorithms on our crystals."""
+    project = _start()
+    from crystalmesh.learn import published
+
+    published.evaluate(project, name)
+
+
+@app.command()
+def represent(dataset: Dataset, name: Representation) -> None:
     """Turn crystals into tensors."""
     project = _start()
     from crystalmesh.represent import store
 
-    store.build(project, key, _jobs())
+    store.build(project, dataset, name, _jobs())
 
 
 @app.command()
 def train(
-    group: Group,
-    experiment: Experiment,
+    run: Reference,
     devices: Annotated[
         int,
         typer.Option(min=1, envvar="CRYSTALMESH_DEVICES", help="Of a node; they share batches."),
@@ -124,141 +161,145 @@ def train(
         str, typer.Option(envvar="CRYSTALMESH_STRATEGY", help="Lightning's, of several devices.")
     ] = "auto",
 ) -> None:
-    """Train a network; an interrupted training continues where it was."""
-    project = _start(group)
-    from crystalmesh.learn import train
+    """Train the networks of a run; an interrupted training continues where it was."""
+    project, one = _run(run)
+    from crystalmesh.learn import fit, train
 
-    machine = train.Devices(accelerator, devices, nodes, strategy)
-    train.train(project, group, experiment, machine)
+    train.train(project, one, fit.Devices(accelerator, devices, nodes, strategy))
 
 
 @app.command()
-def predictions(group: Group, experiment: Experiment) -> None:
-    """Predict the test crystals of an experiment."""
-    project = _start(group)
+def convert(
+    run: Reference, file: Annotated[Path, typer.Argument(help="a checkpoint of version 0.1")]
+) -> None:
+    """Take a checkpoint file that version 0.1 published as the checkpoint of a run."""
+    project, one = _run(run)
+    from crystalmesh.provenance import legacy
+
+    legacy.convert(project, one, file)
+
+
+@app.command()
+def predictions(run: Reference) -> None:
+    """Predict the test crystals of a run."""
+    project, one = _run(run)
     from crystalmesh.learn import predict
 
-    predict.predict(project, group, experiment)
+    predict.predict(project, one)
 
 
 @app.command()
-def calibrate(group: Group, experiment: Experiment) -> None:
-    """Gather what predictions of an experiment's networks for other crystals need."""
-    project = _start(group)
-    from crystalmesh.learn import predictors
-
-    predictors.calibrate(project, group, experiment)
-
-
-@app.command()
-def evaluate(group: Group, experiment: Experiment) -> None:
-    """Compute an experiment's metrics from its predictions."""
-    project = _start(group)
+def evaluate(run: Reference) -> None:
+    """Compute a run's metrics from its predictions."""
+    project, one = _run(run)
     from crystalmesh.learn import evaluate
 
-    evaluate.evaluate(project, group, experiment)
+    evaluate.evaluate(project, one)
 
 
 @app.command()
-def published(report: Report, name: Benchmark) -> None:
-    """Compute the published algorithms' errors on our crystals."""
-    project = _start(report)
-    from crystalmesh.report import published
+def calibrate(run: Reference, target: Target) -> None:
+    """Gather what predictions of a run's networks for other crystals need."""
+    project, one = _run(run)
+    from crystalmesh.inference import calibrate
 
-    published.evaluate(project, report, name)
+    calibrate.calibrate(project, one, target)
 
 
 @app.command()
-def stability(report: Report) -> None:
+def stability(study: Study) -> None:
     """Measure how often meshes change when atoms move a little."""
-    project = _start(report)
+    project = _start(study)
     from crystalmesh.report import stability
 
-    stability.build(project, report, _jobs())
+    stability.build(project, study, _jobs())
 
 
 @app.command()
-def maps(report: Report) -> None:
-    """Project the crystal vectors of a report's networks."""
-    project = _start(report)
-    from crystalmesh.report import maps
+def embeddings(study: Study) -> None:
+    """Project the vectors that a study's networks form of crystals."""
+    project = _start(study)
+    from crystalmesh.report import embeddings
 
-    maps.build(project, report)
+    embeddings.build(project, study)
 
 
 @app.command()
-def tables(report: Report) -> None:
-    """Make the tables of a report."""
-    project = _start(report)
+def tables(study: Study) -> None:
+    """Make the tables of a study."""
+    project = _start(study)
     from crystalmesh.report import tables
 
-    tables.build(project, report)
+    tables.build(project, study)
 
 
 @app.command()
-def figures(report: Report) -> None:
-    """Draw the figures of a report."""
-    project = _start(report)
+def figures(study: Study) -> None:
+    """Draw the figures of a study."""
+    project = _start(study)
     from crystalmesh.report import figures
 
-    figures.build(project, report)
+    figures.build(project, study)
 
 
 @app.command()
-def metrics(report: Report) -> None:
-    """List every experiment of a report as one record."""
-    project = _start(report)
+def metrics(study: Study) -> None:
+    """List every run of a study and each of its targets as one record."""
+    project = _start(study)
     from crystalmesh.report import metrics
 
-    metrics.build(project, report)
+    metrics.build(project, study)
 
 
 @app.command()
-def site(report: Report) -> None:
-    """Make the pages that show a report's results and meshes."""
-    project = _start(report)
+def site(study: Study) -> None:
+    """Make the pages that show a study's results and meshes."""
+    project = _start(study)
     from crystalmesh.report import site
 
-    site.build(project, report)
+    site.build(project, study)
 
 
 @app.command()
-def paper(report: Report) -> None:
-    """Typeset a report."""
-    project = _start(report)
-    from crystalmesh.report import paper
+def document(study: Study) -> None:
+    """Typeset the report of a study."""
+    project = _start(study)
+    from crystalmesh.report import document
 
-    paper.build(project, report)
-
-
-@app.command()
-def ledger(report: Report) -> None:
-    """Record the checksum of every output of a report, and the numerics it was made with."""
-    project = _start(report)
-    from crystalmesh.report import ledger
-
-    ledger.build(project, report)
+    document.build(project, study)
 
 
 @app.command()
-def crate(report: Report) -> None:
-    """Describe a report's results for machines (RO-Crate) and people (README.md)."""
-    project = _start(report)
-    from crystalmesh.report import crate
+def ledger(study: Study) -> None:
+    """Record the checksum of every output of a study, and the numerics it was made with."""
+    project = _start(study)
+    from crystalmesh.provenance import ledger
 
-    crate.build(project, report)
+    ledger.build(project, study)
+
+
+@app.command()
+def crate(study: Study) -> None:
+    """Describe a study's results for machines (RO-Crate) and people (README.md)."""
+    project = _start(study)
+    from crystalmesh.provenance import crate
+
+    crate.build(project, study)
 
 
 @app.command()
 def verify(
-    report: Annotated[
-        str | None, typer.Argument(help="a report of params.yaml; without one, all published")
+    study: Annotated[
+        str | None, typer.Argument(help="a folder of studies/; without one, all published")
     ] = None,
     only: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Make only these outputs again.")
     ] = None,
     from_checkpoints: Annotated[
         bool, typer.Option("--from-checkpoints", help="Train nothing: predict from checkpoints.")
+    ] = False,
+    from_predictions: Annotated[
+        bool, typer.Option("--from-predictions", help="Make only tables, figures and PDF.")
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Make nothing: hold the committed files to the ledger.")
@@ -267,31 +308,27 @@ def verify(
         int | None, typer.Option(min=1, help="Stages at once; default: all CPUs.")
     ] = None,
 ) -> None:
-    """Make a report again in a clean folder and compare it with its ledger; exit code 1: differs.
+    """Make a study again in a clean folder and compare it with its ledger; exit code 1: differs.
 
     Prints every output with its stage and whether it is the same, by how much it differs, or is
     missing, and names the first stage at which a difference came in.
     """
-    if quick and (only or from_checkpoints):
-        raise CrystalmeshError("--quick makes nothing: leave out --only and --from-checkpoints")
-    project = _start(report, verifying=True)
-    from crystalmesh.report import verify
+    if quick + from_checkpoints + from_predictions > 1 or (quick and only):
+        raise CrystalmeshError("--quick, --from-checkpoints and --from-predictions: give one alone")
+    project = _start(study, verifying=True)
+    from crystalmesh.provenance import verify
 
-    reports = verify.with_ledger(project) if report is None else [report]
-    if not reports:
-        raise CrystalmeshError("results/: no report has a ledger; make one first")
-    same = [
-        verify.verify(
-            project,
-            one,
-            only=only,
-            from_checkpoints=from_checkpoints,
-            committed_only=quick,
-            cores=cores or _jobs(),
-        )
-        for one in reports
-    ]
-    if not all(same):
+    studies = verify.with_ledger(project) if study is None else [study]
+    if not studies:
+        raise CrystalmeshError("results/: no study has a ledger; make one first")
+    given: verify.From | Literal["all"] = "raw"
+    if quick:
+        given = "all"
+    elif from_checkpoints:
+        given = "checkpoints"
+    elif from_predictions:
+        given = "predictions"
+    if not verify.verify(project, studies, given=given, only=only, cores=cores or _jobs()):
         raise typer.Exit(1)
 
 
@@ -304,13 +341,13 @@ def predict(
             help="CIF, POSCAR, extended XYZ, pymatgen or MP JSON; folders, patterns, - for stdin",
         ),
     ],
-    task: Annotated[
+    target: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A task of params.yaml; may be repeated. Default: all."),
+        typer.Option("--target", help="A target of config/; may be repeated. Default: all."),
     ] = None,
     model: Annotated[
         str,
-        typer.Option(help="A network of the group `predictors`; default: of the least test error."),
+        typer.Option(help="A run that is served; default: that of the least test error."),
     ] = "best",
     out: Annotated[
         Path | None, typer.Option(help="A .csv or .json file; default: a CSV table on stdout.")
@@ -323,17 +360,17 @@ def predict(
     """
     numerics.prepare("portable")
     _check_output("--out", out, ".csv", ".json")
-    from crystalmesh import config
-    from crystalmesh.learn import predictors
+    from crystalmesh.config.project import locate
+    from crystalmesh.inference import predictor, table
 
-    project = config.locate()
-    if model != "best" and task is None:
-        task = [project.params.experiment(config.PREDICTORS, model).task]
+    project = locate()
+    if model != "best" and target is None:
+        target = [one for run, one in project.served() if run.name == model]
     networks = [
-        predictors.load(project, one, model)
-        for one in dict.fromkeys(task or predictors.tasks(project))
+        predictor.load(project, one, model)
+        for one in dict.fromkeys(target or predictor.targets(project))
     ]
-    skipped, predicted = predictors.table(project, files, networks, _jobs(), out)
+    skipped, predicted = table.table(project, files, networks, _jobs(), out)
     if skipped:
         raise typer.Exit(1 if predicted else 2)
 
@@ -345,7 +382,7 @@ def show(
     ],
     out: Annotated[Path, typer.Option(help="The page, an .html file.")] = Path("mesh.html"),
     png: Annotated[Path | None, typer.Option(help="A picture as well, a .png file.")] = None,
-    task: Annotated[
+    target: Annotated[
         str,
         typer.Option(help="Whose mesh networks tell which faces decide; `none`: no network."),
     ] = "space_group",
@@ -354,10 +391,10 @@ def show(
     numerics.prepare("portable")
     _check_output("--out", out, ".html")
     _check_output("--png", png, ".png")
-    from crystalmesh import config
+    from crystalmesh.config.project import locate
     from crystalmesh.report import viewer
 
-    notes = viewer.show(config.locate(), file, out, png, task)
+    notes = viewer.show(locate(), file, out, png, target)
     if notes:
         typer.echo(notes, err=True)
     for path in (out, png):
@@ -391,7 +428,7 @@ def options(
     """Options that come before the stage."""
 
 
-def _run() -> tuple[int, str]:
+def _command() -> tuple[int, str]:
     """Run the command line; its exit code, and the line for stderr where it failed."""
     try:
         # typer returns the code of an Exit, 130 for Ctrl-C among them
@@ -423,7 +460,7 @@ def _run() -> tuple[int, str]:
 
 def main() -> None:
     """Entry point: one line on stderr and exit code 2 for what the user can mend; 130: Ctrl-C."""
-    code, message = _run()
+    code, message = _command()
     if message:
         line = " ".join(message.split())
         print(line if code == 130 else f"error: {line}", file=sys.stderr)

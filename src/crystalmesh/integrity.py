@@ -85,7 +85,7 @@ def _noted(root: Path, place: str) -> set[str]:
 
 
 def _published(root: Path, place: str) -> set[str]:
-    """The checksum that the ledger of its report gives a file."""
+    """The checksum that the ledger of its study gives a file."""
     parts = place.split("/", 2)
     if parts[0] != "results" or len(parts) < 3:
         return set()
@@ -99,6 +99,9 @@ def _published(root: Path, place: str) -> set[str]:
 
 @lru_cache(maxsize=4)
 def _outputs(ledger: Path, _: int) -> dict[str, str]:
+    """Files by the ledger; of checkpoints not the digest of their content, but the file's."""
     content = json.loads(ledger.read_text(encoding="utf-8"))
-    outputs = content.get("outputs", {}) if isinstance(content, dict) else {}
-    return {k: v for k, v in outputs.items() if isinstance(v, str)}
+    if not isinstance(content, dict):
+        return {}
+    outputs = {k: v for k, v in content.get("outputs", {}).items() if "checkpoints/" not in k}
+    return {k: v for k, v in (outputs | content.get("files", {})).items() if isinstance(v, str)}

@@ -75,14 +75,14 @@ class Crystals:
     """The accepted systems of a dataset, sorted by id; `crystals[i]` is a Crystal.
 
     Attributes:
-        dataset: its name in params.yaml.
+        dataset: its name in config/.
         entries: how many entries the raw file has.
         ids, formulas: one a system.
         lattices: Angstrom; NaN for a system without a cell.
         pointer: sites of system i are pointer[i] to pointer[i + 1].
         numbers: of all sites, one system after the other.
         coordinates: of all sites: fractional, or Cartesian in Angstrom without a cell.
-        labels: of every system a number, or a row of numbers; NaN where it has none or a task
+        labels: of every system a number, or a row of numbers; NaN where it has none or a target
             rejects it. Units are those of the raw file, as the targets declare them.
         atom_labels: of every site a number, or a row of numbers as a force; NaN likewise.
         columns: text of every system, of the columns that the dataset keeps.

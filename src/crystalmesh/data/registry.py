@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from crystalmesh.config import Benchmark, Dataset, Project, lookup
+from crystalmesh.config.project import Project
+from crystalmesh.config.read import lookup
+from crystalmesh.config.schema import Benchmark, Dataset
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import CHUNK, sha256, verified, write_gzip, write_gzip_json, writing
 
@@ -53,9 +55,10 @@ def fetch(project: Project, name: str, jobs: int) -> None:
 def _make(target: Path, name: str, source: Dataset, jobs: int) -> None:
     """Write an embedded dataset."""
     # Imported late: the potential is needed here only.
-    from crystalmesh.data import emt, emt_forces
+    from crystalmesh.data import emt
+    from crystalmesh.data.emt import forces as emt_forces
 
-    where = f"params.yaml: datasets.{name}.generator"
+    where = f"config: datasets.{name}.generator"
     with progress() as bar:
         task = bar.add_task(f"fetch {name}", total=None)
 
@@ -114,15 +117,16 @@ def _source(project: Project, name: str) -> Dataset | Benchmark:
     params = project.params
     if name in params.benchmarks:
         return params.benchmarks[name]
-    if name in params.catalogue and name not in params.datasets:
+    dataset = lookup(params.datasets, name, "dataset or benchmark")
+    if dataset.catalogue:
         raise CrystalmeshError(
-            f"params.yaml: '{name}' is in the catalogue; move it up to `datasets` to use it"
+            f"config: datasets.{name} is declared only; take out its `catalogue` to use it"
         )
-    return lookup(params.datasets, name, "dataset or benchmark")
+    return dataset
 
 
 def _local(project: Project, name: str, source: Dataset | Benchmark) -> Path | None:
-    """The file in the mirror, or beside params.yaml; an absolute path stands for itself."""
+    """The file in the mirror, or in the project; an absolute path stands for itself."""
     file = source.file or project.raw(name).name
     places = (mirror(project) / file, project.root / file)
     return next((place for place in places if place.is_file()), None)
@@ -131,7 +135,7 @@ def _local(project: Project, name: str, source: Dataset | Benchmark) -> Path | N
 def _declared(name: str, source: Dataset | Benchmark, path: Path | None) -> str:
     if source.sha256 is None:
         hint = f"; that of {path} is {sha256(path)}" if path else ""
-        raise CrystalmeshError(f"params.yaml: datasets.{name}.sha256: missing{hint}")
+        raise CrystalmeshError(f"config: datasets.{name}.sha256: missing{hint}")
     return source.sha256
 
 

@@ -8,11 +8,15 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from crystalmesh.config import Experiment, Features, Project, Split, Task, lookup
+from crystalmesh.config.project import Project
+from crystalmesh.config.read import lookup
+from crystalmesh.config.schema import Features, Run, Split, Target
 from crystalmesh.data import registry
 from crystalmesh.data.crystals import Crystals, natural
 from crystalmesh.errors import CrystalmeshError
@@ -27,9 +31,9 @@ ELEMENT = re.compile(r"[A-Z][a-z]?")  # in a formula
 
 @dataclass(frozen=True)
 class Parts:
-    """Ids of the crystals of one run of an experiment, each list in keyed order.
+    """Ids of the crystals of one fold of a run, each list in keyed order.
 
-    `calibration` is the whole validation part of the split, whatever the experiment's size:
+    `calibration` is the whole validation part of the split, whatever the run's size:
     intervals are calibrated on it.
     """
 
@@ -133,8 +137,8 @@ def groups_of(crystals: Crystals, by: str) -> dict[str, str]:
     return dict(zip(crystals.ids, texts, strict=True))
 
 
-def build(project: Project, key: str) -> None:
-    """Write the split `splits.key` of params.yaml: task -> fold -> train, val, test.
+def build(project: Project, dataset: str, name: str) -> None:
+    """Write the split `splits.<dataset>.<name>` of config/: target -> fold -> train, val, test.
 
     The folds are "0", or as many as `repeats` says, each drawn from a seed of its own; of a given
     split one for each of its columns.
@@ -142,26 +146,26 @@ def build(project: Project, key: str) -> None:
     Raises:
         CrystalmeshError: the settings do not fit the split's kind, or the dataset.
     """
-    split = lookup(project.params.splits, key, "split")
-    crystals = Crystals.load(project.crystals(split.dataset))
+    split = lookup(project.params.splits.get(dataset, {}), name, f"split of {dataset}")
+    crystals = Crystals.load(project.crystals(dataset))
     try:
         deal = _dealer(split, crystals)
     except CrystalmeshError as error:
-        raise CrystalmeshError(f"splits.{key}: {error}") from error
+        raise CrystalmeshError(f"splits.{dataset}.{name}: {error}") from error
     without: set[str] = set()
     if split.without:
-        without = set(labelled(crystals, project.params.tasks[split.without]))
+        without = set(labelled(crystals, project.params.targets[split.without]))
     content: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for name, task in project.params.tasks.items():
-        if split.tasks is not None and name not in split.tasks:
+    for key, target in project.params.targets.items():
+        if split.targets is not None and key not in split.targets:
             continue
-        dealt = project.params.tasks[split.by] if split.by else task
+        dealt = project.params.targets[split.by] if split.by else target
         ids = [i for i in labelled(crystals, dealt) if i not in without]
-        have = set(labelled(crystals, task))
-        content[name] = {}
+        have = set(labelled(crystals, target))
+        content[key] = {}
         for fold in range(len(split.columns) or split.repeats or 1):
-            content[name][str(fold)] = _written(deal(ids, fold), have)
-    write_json(project.split(split.dataset, split.split), content)
+            content[key][str(fold)] = _written(deal(ids, fold), have)
+    write_json(project.split(dataset, name), content)
 
 
 def _dealer(split: Split, crystals: Crystals) -> Callable[[list[str], int], Parts]:
@@ -199,11 +203,11 @@ def build_folds(project: Project, name: str) -> None:
     """Write the official folds of a benchmark, as far as the dataset holds its crystals.
 
     The test part of a fold is the official one; train and val come from the other folds. The other
-    tasks have the same folds on the same crystals, as far as these have their labels.
+    targets have the same folds on the same crystals, as far as these have their labels.
     """
     benchmark = lookup(project.params.benchmarks, name, "benchmark")
     crystals = Crystals.load(project.crystals(benchmark.dataset))
-    held = set(labelled(crystals, project.params.tasks[benchmark.task]))
+    held = set(labelled(crystals, project.params.targets[benchmark.target]))
     folds = {row["mp_id"]: row["fold"] for row in read_benchmark(project, name)}
     ids = keyed((one for one in folds if one in held), FOLD_SEED)
     if not ids:
@@ -211,21 +215,21 @@ def build_folds(project: Project, name: str) -> None:
             f"{project.raw(name)}: no crystal of dataset {benchmark.dataset} is among its mp_id"
         )
     content: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for task_name, task in project.params.tasks.items():
-        have = set(labelled(crystals, task))
+    for key, target in project.params.targets.items():
+        have = set(labelled(crystals, target))
         if not have:  # a label of another dataset
             continue
-        content[task_name] = {}
+        content[key] = {}
         for fold in sorted(set(folds.values()), key=natural):
             rest = divide([one for one in ids if folds[one] != fold], FOLD_RATIO)
             test = [one for one in ids if folds[one] == fold]
             parts = Parts(rest.train, rest.val, test, [])
-            content[task_name][fold] = _written(parts, have)
+            content[key][fold] = _written(parts, have)
     write_json(project.split(benchmark.dataset, name), content)
 
 
 def _written(parts: Parts, have: set[str]) -> dict[str, list[str]]:
-    """The parts as they stand in the file, without crystals that lack the task's label."""
+    """The parts as they stand in the file, without crystals that lack the target's label."""
     return {
         name: [one for one in part if one in have]
         for name, part in zip(("train", "val", "test"), parts, strict=True)
@@ -264,23 +268,23 @@ def read_benchmark(project: Project, name: str) -> list[dict[str, str]]:
     return rows
 
 
-def folds(project: Project, experiment: Experiment) -> list[str]:
-    """The folds that an experiment runs over, by name.
+def folds(project: Project, run: Run) -> list[str]:
+    """The folds that a run goes over, by name.
 
     Raises:
-        CrystalmeshError: the split has no such task.
+        CrystalmeshError: the split has no such target.
     """
-    if experiment.fold != "all":
-        return [str(experiment.fold)]
-    path = project.split(experiment.dataset, experiment.split)
-    content = read_json(path)
-    if not content.get(experiment.task):
-        raise CrystalmeshError(f"{path}: no task '{experiment.task}'; see params.yaml")
-    return sorted(content[experiment.task], key=natural)
+    if run.fold != "all":
+        return [str(run.fold)]
+    path = project.split(run.dataset, run.split)
+    content = _content(path)
+    if not content.get(run.target):
+        raise CrystalmeshError(f"{path}: no target '{run.target}'; see `splits` in config/")
+    return sorted(content[run.target], key=natural)
 
 
-def select(project: Project, experiment: Experiment, fold: str | None = None) -> Parts:
-    """The crystals of an experiment: a fold of its split, cut down to its size.
+def select(project: Project, run: Run, fold: str | None = None, target: str | None = None) -> Parts:
+    """The crystals of a run: a fold of its split, cut down to its size.
 
     A size of N means the first N crystals in keyed order, still in the ratio of the split; with
     the official folds of a benchmark and with splits that are repeated, given or by groups, N
@@ -288,39 +292,40 @@ def select(project: Project, experiment: Experiment, fold: str | None = None) ->
 
     Args:
         project: the project.
-        experiment: the experiment.
-        fold: by name; default: the only one of the experiment, or the first.
+        run: the run.
+        fold: by name; default: the only one of the run, or the first.
+        target: one of the run's; default: the first.
 
     Raises:
-        CrystalmeshError: no such split file, task or fold; fewer crystals than the size; or a
+        CrystalmeshError: no such split file, target or fold; fewer crystals than the size; or a
             part with no crystal in it.
     """
     return _select(
         project,
-        (experiment.dataset, experiment.split),
-        experiment.task,
-        folds(project, experiment)[0] if fold is None else fold,
-        experiment.size,
+        (run.dataset, run.split),
+        target or run.target,
+        fold or folds(project, run)[0],
+        run.size,
     )
 
 
-def wanted(project: Project, features: Features) -> list[str]:
-    """Ids that a block of `features` covers, in the order of the crystals."""
-    crystals = Crystals.load(project.crystals(features.dataset))
-    if features.sizes == "all":
+def wanted(project: Project, dataset: str, features: Features) -> list[str]:
+    """The crystals that get a representation, in the order of the crystals."""
+    crystals = Crystals.load(project.crystals(dataset))
+    if features.split is None:
         return crystals.ids
     chosen: set[str] = set()
-    for task, size in features.sizes.items():
-        parts = _select(project, (features.dataset, features.split), task, "0", size)
+    for target, size in features.sizes.items():
+        parts = _select(project, (dataset, features.split), target, "0", size)
         chosen.update(*parts, parts.calibration if features.calibration else ())
     return [name for name in crystals.ids if name in chosen]
 
 
-def labelled(crystals: Crystals, task: Task) -> list[str]:
-    """Ids of the crystals that have the task's label, above its threshold where it has one."""
-    known = crystals.known(task.label)
-    if task.above is not None:
-        known &= np.nan_to_num(crystals.labels[task.label], nan=-np.inf) > task.above
+def labelled(crystals: Crystals, target: Target) -> list[str]:
+    """Ids of the crystals that have the target's label, above its threshold where it has one."""
+    known = crystals.known(target.label)
+    if target.above is not None:
+        known &= np.nan_to_num(crystals.labels[target.label], nan=-np.inf) > target.above
     return [crystals.ids[i] for i in np.flatnonzero(known)]
 
 
@@ -329,36 +334,49 @@ def _part(position: int, ratio: tuple[int, int, int]) -> Literal[0, 1, 2]:
     return 0 if place < ratio[0] else 1 if place < ratio[0] + ratio[1] else 2
 
 
+def _content(path: Path) -> Any:
+    """A split's file; read once, as runs of many folds ask for it many times."""
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return read_json(path)  # says what is missing
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _: int) -> Any:
+    return read_json(path)
+
+
 def _select(
-    project: Project, split: tuple[str, str], task: str, fold: str, size: int | str
+    project: Project, split: tuple[str, str], target: str, fold: str, size: int | str
 ) -> Parts:
     path = project.split(*split)
-    content = read_json(path)
+    content = _content(path)
     try:
-        parts = Parts(**content[task][fold], calibration=content[task][fold]["val"])
+        parts = Parts(**content[target][fold], calibration=content[target][fold]["val"])
     except (KeyError, TypeError) as error:
         raise CrystalmeshError(
-            f"{path}: no fold {fold} of task '{task}'; see params.yaml"
+            f"{path}: no fold {fold} of target '{target}'; see `splits` in config/"
         ) from error
     if isinstance(size, int):
-        ours = [s for s in project.params.splits.values() if (s.dataset, s.split) == split]
+        ours = project.params.splits.get(split[0], {}).get(split[1])
         # the test part is never cut
-        whole = not ours or ours[0].repeats is not None or ours[0].kind != "random"
-        ratio = FOLD_RATIO if not ours else ours[0].ratio
+        whole = ours is None or ours.repeats is not None or ours.kind != "random"
+        ratio = FOLD_RATIO if ours is None else ours.ratio
         if whole:
             ratio = (ratio[0], ratio[1], 0)
         most = len(parts.train) + len(parts.val) + (0 if whole else len(parts.test))
         if size > most:
             raise CrystalmeshError(
-                f"{path}: size {size} of task '{task}': it has only {most} crystals"
+                f"{path}: size {size} of target '{target}': it has only {most} crystals"
             )
         counts = [sum(_part(i, ratio) == part for i in range(size)) for part in range(3)]
-        if ours and ours[0].kind != "random":  # not in the ratio: one part gives what another lacks
+        if ours and ours.kind != "random":  # not in the ratio: one part gives what another lacks
             counts[0] = min(max(counts[0], size - len(parts.val)), len(parts.train))
             counts[1] = size - counts[0]
         test = parts.test if whole else parts.test[: counts[2]]
         parts = Parts(parts.train[: counts[0]], parts.val[: counts[1]], test, parts.calibration)
     for name, part in zip(("train", "val", "test"), parts, strict=True):
         if not part:
-            raise CrystalmeshError(f"{path}: task '{task}', fold {fold}: no crystals to {name}")
+            raise CrystalmeshError(f"{path}: target '{target}', fold {fold}: no crystals to {name}")
     return parts

@@ -16,7 +16,9 @@ import spglib
 from ase.data import atomic_numbers
 from jaxtyping import Float
 
-from crystalmesh.config import Dataset, Params, Project, lookup
+from crystalmesh.config.project import Params, Project
+from crystalmesh.config.read import lookup
+from crystalmesh.config.schema import Dataset
 from crystalmesh.data import registry, sources
 from crystalmesh.data.closest import nearest, nearest_free
 from crystalmesh.data.crystals import (
@@ -47,13 +49,10 @@ FLAT = 1e-12  # volume over a*b*c below which the lattice vectors are dependent 
 BATCH = 64  # entries handed to a process at once
 MOST_SITES = 10_000  # of a crystal; the largest of the Materials Project have some hundreds
 
-# spglib 2.8 warns on every call unless it may raise.
-spglib.error.OLD_ERROR_HANDLING = False
-
 
 @dataclass(frozen=True)
 class Rejection:
-    """One line of rejected.csv; `scope` is "crystal", or a task that must do without its label."""
+    """One line of rejected.csv; `scope` is "crystal", or a target that does without its label."""
 
     position: int
     id: str
@@ -64,7 +63,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a task demands of a label, inclusive; `positive` where a logarithm is taken of it.
+    """What a target demands of a label, inclusive; `positive` where a logarithm is taken of it.
 
     `size` is how many numbers a system or a site has of it; None: as many as there are.
     """
@@ -79,7 +78,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Rules:
-    """What validation goes by: see `validation` and `tasks` in params.yaml.
+    """What validation goes by: see `validation` and `targets` in config/.
 
     `only` is what columns must say, as a dataset has it.
     """
@@ -95,10 +94,10 @@ class Rules:
     ) -> "Rules":
         """The rules for a dataset with these labels; without, those for structures alone."""
         scopes = [
-            Scope(name, task.label, *task.range, task.transform == "log10", task.size or 1)
-            for name, task in sorted(params.tasks.items())
+            Scope(name, one.label, *one.range, one.transform == "log10", one.size or 1)
+            for name, one in sorted(params.targets.items())
         ]
-        # A label that no task uses must still be finite numbers.
+        # A label that no target uses must still be finite numbers.
         used = {scope.label for scope in scopes}
         scopes += [
             Scope(label, label, -math.inf, math.inf, False, None)
@@ -263,7 +262,7 @@ def check(entry: Entry, rules: Rules) -> Checked:
                 raise _Reject("no space group", f"spglib finds none at symprec {rules.symprec}")
         except _Reject as fault:
             rejections.append(Rejection(entry.position, entry.id, scope.name, *fault.args))
-    # Where several tasks share a label, it must suit each of them.
+    # Where several targets share a label, it must suit each of them.
     refused = {s.label for s in rules.scopes if s.name in {r.scope for r in rejections}}
     labels = {label: value for label, value in labels.items() if label not in refused}
     atoms = {label: value for label, value in atoms.items() if label not in refused}

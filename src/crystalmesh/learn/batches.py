@@ -1,15 +1,17 @@
 """What trainer and predictor share: the parts of a run as batches of tensors, and its targets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crystalmesh.config import Experiment, Project, Task, Training
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run, Target, Training
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
@@ -18,39 +20,69 @@ from crystalmesh.represent.store import Features
 
 LARGEST_TANH = 0.9999  # of an output: ten standard deviations from the mean
 EVALUATION_BATCH = 64  # crystals; fixed, so that predictions do not depend on the training's
+Batch = tuple[dict[str, Tensor], Tensor, *tuple[Tensor, ...]]  # see `Batches.__iter__`
 
 
 @dataclass(frozen=True)
 class Part:
-    """Training, validation, test or calibration crystals of a run.
+    """Training, validation, test, calibration or unlabelled crystals of a run.
 
     Attributes:
         ids, formulas: one a crystal.
-        targets: f64 [c]; the label after the task's transform, or the class from 0.
-        beside: f64 [c, k], the labels of the tasks learned beside it (NaN: none), if there are any.
-            Of crystals that others teach by, the labels of all are NaN.
+        labels: f64 [c, t], one column a target: the label after the target's transform, or the
+            class from 0; NaN where there is none, and of a target of each atom.
+        atoms: by column, of a target of each atom its labels: f64 [n, k] a crystal (k = 3 for
+            forces), NaN where there is none.
+        sizes: i64 [c]: atoms of each crystal; empty where none of the targets needs it.
     """
 
     ids: list[str]
     formulas: list[str]
-    targets: NDArray[np.float64]
-    beside: NDArray[np.float64] | None = None
+    labels: Float[NDArray[np.float64], "c t"]
+    atoms: Mapping[int, list[Float[NDArray[np.float64], "n k"]]] = field(default_factory=dict)
+    sizes: Int[NDArray[np.int64], " c"] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
-    def labels(self) -> NDArray[np.float64]:
-        """Targets and those beside them, f64 [c, 1 + k]."""
-        return np.column_stack([self.targets, *([] if self.beside is None else [self.beside])])
+    def targets(self) -> Float[NDArray[np.float64], " c"]:
+        """Labels of the first target: one a crystal, or of each atom all components in a row."""
+        if 0 not in self.atoms:
+            return self.labels[:, 0]
+        return np.concatenate([np.empty(0), *(labels.ravel() for labels in self.atoms[0])])
+
+    def first(self, count: int) -> "Part":
+        """The first crystals."""
+        return Part(
+            self.ids[:count],
+            self.formulas[:count],
+            self.labels[:count],
+            {column: labels[:count] for column, labels in self.atoms.items()},
+            self.sizes[:count],
+        )
+
+    def relative(self, references: Sequence[float]) -> "Part":
+        """The labels less so much for each atom: one number a target, the first ones of these."""
+        own = np.array(references[: self.labels.shape[1]])
+        return replace(self, labels=self.labels - self.sizes[:, None] * own) if own.any() else self
 
 
 @dataclass(frozen=True)
 class Sample:
-    """All that a run of an experiment learns from, is calibrated on and is tested on."""
+    """All that the networks of a fold learn from, are calibrated on and are tested on.
+
+    Attributes:
+        train: with a column for each target of the run.
+        val: of the first target alone.
+        test, calibration: by target, each of this target alone.
+        pool: crystals without labels, if the run is distilled on them.
+        features: id -> arrays.
+        maker: what joins them to batches.
+    """
 
     train: Part
     val: Part
-    test: Part
-    calibration: Part
-    pool: Part | None  # crystals without labels, if the experiment is taught by them
+    test: Mapping[str, Part]
+    calibration: Mapping[str, Part]
+    pool: Part | None
     features: Mapping[str, Mapping[str, NDArray[Any]]]
     maker: Representation
 
@@ -59,48 +91,70 @@ class Sample:
         return self
 
     @classmethod
-    def load(cls, project: Project, experiment: Experiment) -> "Sample":
-        """The sample of the experiment's only or first fold; see `samples`."""
-        return next(samples(project, experiment))[1]
+    def load(cls, project: Project, run: Run) -> "Sample":
+        """The sample of the run's only or first fold; see `samples`."""
+        return next(samples(project, run))[1]
 
     def descriptors(self, part: Part) -> NDArray[np.float64]:
         """The descriptors of a part's crystals, f64 [c, d], in its order."""
         batches = Batches(self, part, len(part.ids))
-        return np.concatenate([inputs["values"].numpy() for inputs, _ in batches])
+        return np.concatenate([inputs["values"].numpy() for inputs, *_ in batches])
 
 
-def place(experiment: Experiment, fold: str, member: int) -> str:
-    """Where a network of an experiment stands: the start of its tensors' names, "" if it is one."""
-    return f"fold{fold}.member{member}." if experiment.several else ""
+def place(run: Run, fold: str, member: int) -> str:
+    """Where a network of a run stands: how its tensors' names start; "" if it is the only one."""
+    return f"fold{fold}.member{member}." if run.several else ""
 
 
-def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sample]]:
-    """Each fold of an experiment, by name: features, labels and split are read once.
+def samples(project: Project, run: Run) -> Iterator[tuple[str, Sample]]:
+    """Each fold of a run, by name: features, labels and split are read once.
 
     Crystals without features are left out; of the calibration part, those that `sizes` of the
     features leaves out are no error. With `refit` the validation crystals are trained on too, and
     none is left for the calibration.
+
+    Raises:
+        CrystalmeshError: inputs are missing or damaged, crystals of the run have no features, or a
+            further target would be tested or calibrated on crystals that the network has learned.
     """
-    task = project.params.tasks[experiment.task]
-    crystals = Crystals.load(project.crystals(experiment.dataset))
-    features = Features(project.features(experiment.dataset, experiment.representation))
-    settings = project.params.representation(experiment.representation)
-    maker = representation(experiment.representation, settings)
-    beside = [project.params.tasks[name] for name in experiment.beside or ()]
+    crystals = Crystals.load(project.crystals(run.dataset))
+    features = Features(project.features(run.dataset, run.representation))
+    settings = project.params.representation(run.representation)
+    maker = representation(run.representation, settings)
+    targets = {name: project.params.targets[name] for name in run.targets}
+
+    def part(ids: Sequence[str], *names: str) -> Part:
+        return _part(crystals, features, [targets[name] for name in names], ids)
+
     pool = None
-    if experiment.taught:
-        pool = _unlabelled(crystals, features, task, experiment.taught.atoms)
-    for fold in splits.folds(project, experiment):
-        parts = splits.select(project, experiment, fold)
-        calibration = [i for i in parts.calibration if i in features and not experiment.refit]
-        train = parts.train + (parts.val if experiment.refit else [])
+    if run.distillation:
+        most = run.distillation.max_atoms
+        pool = _unlabelled(crystals, features, list(targets.values()), most)
+    for fold in splits.folds(project, run):
+        parts = {name: splits.select(project, run, fold, name) for name in targets}
+        own = parts[run.target]
+        train = own.train + (own.val if run.refit else [])
+        for name, each in parts.items():
+            learned = {*own.train, *own.val} & {*each.test}
+            learned |= set() if run.refit else {*own.train} & {*each.calibration}
+            if learned:
+                raise CrystalmeshError(
+                    f"{run.reference}: {len(learned)} crystals that {name} is tested or calibrated"
+                    f" on are among those that it learns from ({min(learned)} first); use a split"
+                    " that shares them (`by`)"
+                )
         yield (
             fold,
             Sample(
-                _part(crystals, features, task, train, beside),
-                _part(crystals, features, task, parts.val),
-                _part(crystals, features, task, parts.test),
-                _part(crystals, features, task, calibration),
+                part(train, *targets),
+                part(own.val, run.target),
+                {name: part(each.test, name) for name, each in parts.items()},
+                {
+                    name: part(
+                        [i for i in each.calibration if i in features and not run.refit], name
+                    )
+                    for name, each in parts.items()
+                },
                 pool,
                 features,
                 maker,
@@ -109,48 +163,63 @@ def samples(project: Project, experiment: Experiment) -> Iterator[tuple[str, Sam
 
 
 def _part(
-    crystals: Crystals,
-    features: Features,
-    task: Task,
-    ids: Sequence[str],
-    beside: Sequence[Task] = (),
+    crystals: Crystals, features: Features, targets: Sequence[Target], ids: Sequence[str]
 ) -> Part:
     missing = [i for i in ids if i not in features and i not in features.rejected]
     if missing:
         raise CrystalmeshError(
-            f"{missing[0]} and {len(missing) - 1} more crystals of the experiment have no features;"
-            " raise `sizes` under `features` in params.yaml"
+            f"{missing[0]} and {len(missing) - 1} more crystals of the run have no features;"
+            " raise `sizes` under `features` in config/"
         )
     kept = [i for i in ids if i in features]
     rows = np.array([crystals.position(i) for i in kept], dtype=np.int64)
-    targets = _targets(crystals, task, rows)
-    others = np.stack([_targets(crystals, one, rows) for one in beside], axis=1) if beside else None
-    return Part(kept, [crystals.formulas[i] for i in rows], targets, others)
+    labels = np.stack([values(crystals, one, rows) for one in targets], axis=1)
+    sizes = np.diff(crystals.pointer)[rows]
+    atoms = {
+        k: of_atoms(crystals, one, rows) for k, one in enumerate(targets) if one.level == "atom"
+    }
+    return Part(kept, [crystals.formulas[i] for i in rows], labels, atoms, sizes)
 
 
-def _unlabelled(crystals: Crystals, features: Features, task: Task, atoms: int) -> Part:
-    """Crystals that have features but no label of the task, with so many atoms at most.
+def _unlabelled(
+    crystals: Crystals, features: Features, targets: Sequence[Target], atoms: int
+) -> Part:
+    """Crystals that have features but no label of the first target, with so many atoms at most.
 
     Raises:
         CrystalmeshError: there is none.
     """
-    unknown = np.isnan(crystals.labels[task.label]) & (np.diff(crystals.pointer) <= atoms)
+    unknown = np.isnan(crystals.labels[targets[0].label]) & (np.diff(crystals.pointer) <= atoms)
     rows = [i for i in np.flatnonzero(unknown).tolist() if crystals.ids[i] in features]
     if not rows:
         raise CrystalmeshError(
-            f"no crystal of {crystals.dataset} without {task.title} has features and {atoms} atoms"
-            " at most; raise `atoms` under `taught` in params.yaml"
+            f"no crystal of {crystals.dataset} without {targets[0].title} has features and {atoms}"
+            " atoms at most; raise `max_atoms` under `distillation`"
         )
-    none = np.full(len(rows), np.nan)
+    none = np.full((len(rows), len(targets)), np.nan)
     return Part([crystals.ids[i] for i in rows], [crystals.formulas[i] for i in rows], none)
 
 
-def _targets(crystals: Crystals, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Labels after the task's transform; classes from 0; NaN where there is none."""
-    labels: NDArray[np.float64] = crystals.labels[task.label][rows]
-    if task.transform == "log10":
+def values(crystals: Crystals, target: Target, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Labels after the target's transform; classes from 0; NaN where the system has none."""
+    if target.level == "atom":
+        return np.full(len(rows), np.nan)
+    labels: NDArray[np.float64] = crystals.labels[target.label][rows]
+    if target.transform == "log10":
         return np.log10(labels)
-    return labels - 1 if task.kind == "classification" else labels
+    return labels - 1 if target.kind == "classification" else labels
+
+
+def of_atoms(
+    crystals: Crystals, target: Target, rows: NDArray[np.int64]
+) -> list[Float[NDArray[np.float64], "n k"]]:
+    """Labels of the atoms of each of these systems; NaN where there is none."""
+    starts, width = crystals.pointer, target.size or 1
+    labels = crystals.atom_labels.get(target.label)
+    if labels is None:
+        labels = np.full((starts[-1], width), np.nan)
+    labels = labels.reshape(len(labels), width)
+    return [labels[starts[row] : starts[row + 1]] for row in rows]
 
 
 class Batches:
@@ -190,12 +259,16 @@ class Batches:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """(inputs of the network, targets f64 [c]; with tasks beside it [c, 1 + k])."""
-        targets = self.part.targets if self.part.beside is None else self.part.labels
+    def __iter__(self) -> Iterator[Batch]:
+        """(inputs of the network, labels f64 [c, t], of each target of atoms f64 [n, k])."""
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
-            yield self.sample.maker.collate(items), torch.from_numpy(targets[rows])
+            labels = torch.from_numpy(self.part.labels[rows])
+            atoms = (
+                torch.from_numpy(np.concatenate([one[row] for row in rows]))
+                for _, one in sorted(self.part.atoms.items())
+            )
+            yield self.sample.maker.collate(items), labels, *atoms
 
 
 def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:
@@ -208,12 +281,11 @@ def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tenso
     return torch.tanh(standard / 2) if training.standardise == "tanh" else standard
 
 
-def unscale(outputs: Tensor, mean: float, std: float, training: Training) -> NDArray[np.float64]:
-    """Outputs of a network, of which the first is the task's, in its unit: the inverse of `scale`.
-
-    Args: outputs [c, 1 or more]. Returns: f64 [c].
-    """
-    values = outputs[:, 0].double().numpy()
+def unscale(
+    outputs: Float[Tensor, " *c"], mean: float, std: float, training: Training
+) -> Float[NDArray[np.float64], " *c"]:
+    """Outputs of a network for one target in its unit: the inverse of `scale`."""
+    values = outputs.double().numpy()
     if training.standardise == "tanh":
         inside = np.clip(values, -LARGEST_TANH, LARGEST_TANH)
         values = np.log((1 + inside) / (1 - inside))  # 2 artanh

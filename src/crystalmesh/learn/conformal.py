@@ -58,7 +58,7 @@ class Calibration:
     def scale(
         self, spread: Float[NDArray[np.float64], " m"] | None, count: int
     ) -> Float[NDArray[np.float64], " m"]:
-        """What turns a score into the task's unit, for each of `count` crystals."""
+        """What turns a score into the target's unit, for each of `count` crystals."""
         return np.ones(count) if spread is None else spread + self.floor
 
     def quantile(self, level: float) -> float:

@@ -15,72 +15,66 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from crystalmesh.config import Project
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run
 from crystalmesh.data.crystals import natural
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_note, write_json
 
 
-def evaluate(project: Project, group: str, name: str) -> None:
-    """The stage `evaluate`: write the experiment's metrics; see `compute`."""
-    project.params.experiment(group, name)  # an unknown name is told before a missing file
-    note = json.loads(read_note(project.checkpoint(group, name)))
-    write_json(project.metrics(group, name), compute(project, group, name, note))
+def evaluate(project: Project, run: Run) -> None:
+    """The stage `evaluate`: write the run's metrics; see `compute`."""
+    note = json.loads(read_note(project.checkpoint(run)))
+    write_json(project.metrics(run), compute(project, run, note))
 
 
-def compute(project: Project, group: str, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics of the experiment, computed from its predictions alone.
+def compute(project: Project, run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of the run, computed from its predictions alone.
 
     Args:
         project: the project.
-        group: the report.
-        name: the experiment.
+        run: the run.
         facts: what its checkpoint (or its card) says of the training; of several networks, the
             first one's sizes and epochs are taken.
 
     Raises:
         CrystalmeshError: the predictions are missing, empty or damaged.
     """
-    experiment = project.params.experiment(group, name)
-    task = project.params.tasks[experiment.task]
-    path = project.predictions(group, name)
+    first = next(iter(facts["runs"].values())) if "runs" in facts else facts
+    split = project.params.splits.get(run.dataset, {}).get(run.split)
+    return {
+        "run": run.name,
+        "study": run.study,
+        "dataset": run.dataset,
+        "representation": run.representation,
+        "model": run.model,
+        "split": split.title if split else "matbench",
+        "fold": run.fold,
+        "seed": run.seed,
+        "size": run.size,
+        "targets": {target: _of_target(project, run, target) for target in run.targets},
+    } | {key: first[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
+
+
+def _of_target(project: Project, run: Run, name: str) -> dict[str, Any]:
+    target, path = project.params.targets[name], project.predictions(run, name)
+    classes = target.kind == "classification"
     rows = read_csv(path)
     try:
-        target = np.array([float(row["target"]) for row in rows])
+        true = np.array([float(row["target"]) for row in rows])
         prediction = np.array([float(row["prediction"]) for row in rows])
-        metrics: dict[str, Any] = (
-            classification(target, prediction)
-            if task.kind == "classification"
-            else regression(target, prediction)
-        )
+        metrics: dict[str, Any] = {}
+        metrics |= classification(true, prediction) if classes else regression(true, prediction)
         metrics |= uncertainty(rows)
-        metrics |= parts(rows, task.kind == "classification")
+        metrics |= parts(rows, classes)
     except (KeyError, TypeError, ValueError) as error:
         raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
-    first = next(iter(facts["runs"].values())) if "runs" in facts else facts
-    headline = "accuracy" if task.kind == "classification" else "mae"
-    place = (experiment.dataset, experiment.split)
-    ours = (one for one in project.params.splits.values() if (one.dataset, one.split) == place)
-    split = next(ours, None)
-    return (
-        metrics
-        | {
-            "metric": "accuracy" if task.kind == "classification" else "MAE",
-            "value": metrics[headline],
-            "unit": "%" if task.kind == "classification" else task.unit,
-            "experiment": name,
-            "dataset": experiment.dataset,
-            "task": experiment.task,
-            "representation": experiment.representation,
-            "model": experiment.model,
-            "split": split.title if split else "matbench",
-            "fold": experiment.fold,
-            "seed": experiment.seed,
-            "size": experiment.size,
-            "n_test": len(rows),
-        }
-        | {key: first[key] for key in ("n_train", "n_val", "parameters", "epochs", "best_epoch")}
-    )
+    return metrics | {
+        "metric": target.metric,
+        "value": metrics["accuracy" if classes else "mae"],
+        "unit": "%" if classes else target.unit,
+        "n_test": len({row["id"] for row in rows}) if target.level == "atom" else len(rows),
+    }
 
 
 def uncertainty(rows: Sequence[Mapping[str, str]]) -> dict[str, float | None]:
@@ -132,7 +126,10 @@ def parts(rows: Sequence[Mapping[str, str]], classes: bool) -> dict[str, list[fl
 
 
 def regression(target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Mean absolute error, root mean squared error (task's unit) and R2 over all crystals."""
+    """Mean absolute error, root mean squared error (target's unit) and R2.
+
+    Over all crystals, or over all components of all atoms of these.
+    """
     return {
         "mae": float(mean_absolute_error(target, prediction)),
         "rmse": float(root_mean_squared_error(target, prediction)),

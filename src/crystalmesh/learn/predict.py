@@ -12,46 +12,57 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalmesh import numerics
-from crystalmesh.config import Experiment, Project
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run, Target
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.files import read_note, read_tensors, write_csv
+from crystalmesh.files import read_note, read_tensors, write_csv, writing_folder
 from crystalmesh.learn.batches import Batches, Part, Sample, place, samples, unscale
 from crystalmesh.learn.conformal import LEVEL, Calibration, sets
 from crystalmesh.models import classical, network
+from crystalmesh.models.heads import Head
 
 DIGITS = 6  # after the point, of predictions as published
 COARSE = 4  # of what tells how sure they are
+FORMAT = 2  # of checkpoints; each says its own
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The published weights of an experiment, and what they were trained with.
+    """The published weights of a run, and what they were trained with.
 
     Attributes:
+        run_: the run.
         note: settings and facts, as `learn.train.train` writes them.
         tensors: name -> array; of several networks, the names start with `place`.
     """
 
+    run_: Run
     note: Mapping[str, Any]
     tensors: Mapping[str, NDArray[Any]]
 
     @classmethod
-    def load(cls, project: Project, group: str, name: str) -> "Checkpoint":
-        """Read the checkpoint of an experiment.
+    def load(cls, project: Project, run: Run) -> "Checkpoint":
+        """Read the checkpoint of a run.
 
         Raises:
-            CrystalmeshError: it is missing, damaged, or was trained with other settings.
+            CrystalmeshError: it is missing, damaged, of another format, or was trained with other
+                settings.
         """
-        path = project.checkpoint(group, name)
+        path = project.checkpoint(run)
         note = json.loads(read_note(path))
-        for key, value in project.params.settings(project.params.experiment(group, name)).items():
+        if note.get("format") != FORMAT:
+            raise CrystalmeshError(
+                f"{path}: checkpoint of format {note.get('format', 1)}, and this version reads"
+                f" {FORMAT}; train again, or take it over: crystalmesh convert"
+            )
+        for key, value in project.params.settings(run).items():
             if note.get(key) != value:
                 raise CrystalmeshError(
-                    f"{path}: trained with another `{key}` than params.yaml has now; train again"
+                    f"{path}: trained with another `{key}` than the settings have now; train again"
                 )
-        return cls(note, read_tensors(path))
+        return cls(run, note, read_tensors(path))
 
-    def run(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def of(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Facts and tensors of one of its networks."""
         facts = self.note["runs"][prefix.rstrip(".")] if prefix else dict(self.note)
         tensors = {
@@ -61,22 +72,35 @@ class Checkpoint:
         }
         return facts, tensors
 
-    def network(self, prefix: str, outputs: int) -> nn.Module:
-        """One of its networks, with half precision made single again."""
+    def network(self, project: Project, prefix: str) -> nn.Module:
+        """One of its networks, with half precision made single again.
+
+        Raises:
+            CrystalmeshError: the tensors are not of this network.
+        """
         model = self.note["model"]
-        net = network(model["architecture"], model["network"], outputs)
-        _, tensors = self.run(prefix)
-        net.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+        net = network(model["architecture"], model["network"], project.params.outputs(self.run_))
+        _, tensors = self.of(prefix)
+        try:
+            net.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+        except RuntimeError as error:
+            raise CrystalmeshError(
+                f"{project.checkpoint(self.run_)}: not of this network; train again, or restore it"
+            ) from error
         return net
 
 
-def predict(project: Project, group: str, name: str) -> None:
-    """The stage `predict`: the experiment's test crystals through its checkpoint.
+def predict(project: Project, run: Run) -> None:
+    """The stage `predict`: the run's test crystals through its checkpoint.
 
-    Writes a CSV with id, formula (of several folds: `fold`), target and prediction (regression:
-    after the task's transform; classes: from 1). An ensemble predicts the mean of its members (of
-    classes: of their probabilities), which stand in columns of their own. Numbers are rounded to
-    DIGITS, those of the uncertainty to COARSE.
+    Writes a folder with a CSV for each target: id, formula (of several folds: `fold`), target and
+    prediction (regression: after the target's transform; classes: from 1). An ensemble predicts the
+    mean of its members (of classes: of their probabilities), which stand in columns of their own.
+    Numbers are rounded to DIGITS, those of the uncertainty to COARSE.
+
+    Of a target of each atom a row is one component of one atom: `atom` is its place in the system
+    and `component` that in its label, both from 0, in the place of `formula`. Components of one
+    system are not independent of each other: its intervals hold 90 % of all components.
 
     - regression: `spread`, the standard deviation over the members, if there are any; `lower` and
       `upper`, a 90 % interval;
@@ -90,41 +114,61 @@ def predict(project: Project, group: str, name: str) -> None:
     Raises:
         CrystalmeshError: the checkpoint is missing, damaged or of another network.
     """
-    experiment = project.params.experiment(group, name)
-    task = project.params.tasks[experiment.task]
-    numerics.enforce(project.params.numerics(group))
-    checkpoint = Checkpoint.load(project, group, name)
-    classes = task.kind == "classification"
-    columns = ["id", "fold" if experiment.fold == "all" else "formula", "target", "prediction"]
+    numerics.enforce(project.params.numerics(run))
+    checkpoint = Checkpoint.load(project, run)
+    folds: dict[str, list[Fold]] = {target: [] for target in run.targets}
+    for name, sample in samples(project, run):
+        outputs = Outputs(project, checkpoint, name, sample)
+        for target, found in folds.items():
+            found.append(outputs.fold(target))
+    with writing_folder(project.predictions(run, run.target).parent) as folder:
+        for target, found in folds.items():
+            if run.refit:
+                found = [_calibrated_by_others(found, k) for k in range(len(found))]
+            declared = project.params.targets[target]
+            columns = _columns(run, declared)
+            rows: list[Sequence[Any]] = []
+            for one in found:
+                table = _classes(one) if declared.kind == "classification" else _values(one)
+                table |= _names(one)
+                rows += zip(*(table[column] for column in columns), strict=True)
+            write_csv(folder / f"{target}.csv", columns, rows)
+
+
+def _columns(run: Run, target: Target) -> list[str]:
+    classes = target.kind == "classification"
+    columns = ["id", "fold" if run.fold == "all" else "formula"]
+    if target.level == "atom":
+        columns = [*(one for one in columns if one != "formula"), "atom", "component"]
+    columns += ["target", "prediction"]
     columns += ["probability", "set"] if classes else ["lower", "upper"]
     columns += ["p_value"]
-    if experiment.members:
+    if run.members:
         columns += [] if classes else ["spread"]
-        columns += [f"member_{k}" for k in range(experiment.members)]
-    folds: list[Fold] = []
-    for fold, sample in samples(project, experiment):
-        try:
-            folds.append(_outputs(checkpoint, project, experiment, fold, sample))
-        except (KeyError, RuntimeError) as error:
-            raise CrystalmeshError(
-                f"{project.checkpoint(group, name)}: not of this network; delete it and train again"
-            ) from error
-    if experiment.refit:
-        folds = [_calibrated_by_others(folds, k) for k in range(len(folds))]
-    rows: list[Sequence[Any]] = []
-    for one in folds:
-        found = _classes(one) if classes else _values(one)
-        found["fold"] = [one.name] * len(one.part.ids)
-        found |= {"id": one.part.ids, "formula": one.part.formulas}
-        rows += zip(*(found[column] for column in columns), strict=True)
-    write_csv(project.predictions(group, name), columns, rows)
+        columns += [f"member_{k}" for k in range(run.members)]
+    return columns
+
+
+def _names(fold: "Fold") -> dict[str, Sequence[Any]]:
+    """What each row is of: a crystal, or a component of an atom of one."""
+    part = fold.part
+    if 0 not in part.atoms:
+        return {"id": part.ids, "formula": part.formulas, "fold": [fold.name] * len(part.ids)}
+    each = [
+        (name, atom, component)
+        for name, labels in zip(part.ids, part.atoms[0], strict=True)
+        for atom, component in np.ndindex(labels.shape)
+    ]
+    names = dict(zip(("id", "atom", "component"), zip(*each, strict=True), strict=True))
+    return names | {"fold": [fold.name] * len(each)}
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What the m networks of a fold say.
+    """What the m networks of a fold say of one target.
 
-    Of regressions values [m, c] in the task's unit, of classes probabilities [m, c, k].
+    Of regressions values [m, c] in the target's unit (of a target of each atom, all components in a
+    row), of classes probabilities [m, c, k].
 
     Attributes:
         name: of the fold.
@@ -151,48 +195,71 @@ def _calibrated_by_others(folds: Sequence[Fold], k: int) -> Fold:
     )
 
 
-def _outputs(
-    checkpoint: Checkpoint, project: Project, experiment: Experiment, fold: str, sample: Sample
-) -> Fold:
-    """Each network of a fold on its calibration crystals, if it has any, and its test crystals."""
-    parts = (sample.calibration, sample.test)[1 if experiment.refit else 0 :]
-    found: list[list[NDArray[np.float64]]] = []
-    for member in range(experiment.members or 1):
-        prefix = place(experiment, fold, member)
-        facts, tensors = checkpoint.run(prefix)
-        if project.params.models[experiment.model].training is None:
-            settings = checkpoint.note["model"]["network"]
-            found.append(
-                [classical.apply(settings, tensors, sample.descriptors(part)) for part in parts]
-            )
-        else:
-            net = checkpoint.network(prefix, project.params.outputs(experiment))
-            double = experiment.precision == "double"
-            found.append(
-                [
-                    finished(
-                        forward(net, inputs(sample, part), double=double),
-                        facts,
-                        project,
-                        experiment,
-                    )
-                    for part in parts
-                ]
-            )
-    calibration, test = (np.stack([of[k] for of in found]) for k in (0, -1))
-    return Fold(fold, sample.test, test, calibration, sample.calibration.targets)
+class Outputs:
+    """What each network of a fold says of crystals; targets share what is computed once."""
+
+    def __init__(self, project: Project, checkpoint: Checkpoint, fold: str, sample: Sample) -> None:
+        self.project, self.checkpoint, self.sample = project, checkpoint, sample
+        self.run, self.name = checkpoint.run_, fold
+        self.prefixes = [place(self.run, fold, k) for k in range(self.run.members or 1)]
+        self._known: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def fold(self, target: str) -> Fold:
+        """Each network on its calibration crystals, if it has any, and its test crystals."""
+        test, calibration = self.sample.test[target], self.sample.calibration[target]
+        said = self.of(test, target)
+        heard = said if self.run.refit else self.of(calibration, target)
+        return Fold(self.name, test, said, heard, calibration.targets)
+
+    def of(self, part: Part, target: str) -> NDArray[np.float64]:
+        """Of each network values [m, c] or probabilities [m, c, k]."""
+        return np.stack([self._one(prefix, part, target) for prefix in self.prefixes])
+
+    def _one(self, prefix: str, part: Part, target: str) -> NDArray[np.float64]:
+        key = prefix, tuple(part.ids)
+        double = self.run.precision == "double"
+        facts, tensors = self.checkpoint.of(prefix)
+        if self.project.params.models[self.run.model].training is None:
+            if key not in self._known:
+                settings = self.checkpoint.note["model"]["network"]
+                self._known[key] = classical.apply(settings, tensors, self.sample.descriptors(part))
+            values: NDArray[np.float64] = self._known[key]
+            return values
+        if key not in self._known:
+            net = self.checkpoint.network(self.project, prefix)
+            head = Head({name: self.project.params.targets[name] for name in self.run.targets})
+            batches = inputs(self.sample, part)
+            if head.gradients:
+                self._known[key] = of_head(net, head, batches, double=double)
+            else:
+                self._known[key] = forward(net, batches, double=double)
+        values = finished(self._known[key], facts, self.project, self.run, target)
+        if reference := facts.get("references", {}).get(target):
+            values = values + part.sizes * reference
+        return values
 
 
 def finished(
-    outputs: Tensor, facts: Mapping[str, Any], project: Project, experiment: Experiment
+    outputs: Float[Tensor, "c o"] | Sequence[Tensor],
+    facts: Mapping[str, Any],
+    project: Project,
+    run: Run,
+    target: str,
 ) -> NDArray[np.float64]:
-    """Outputs [c, out] of a network in the task's unit, f64 [c], or as probabilities [c, k]."""
-    task = project.params.tasks[experiment.task]
-    if task.kind == "classification":
-        chances = torch.softmax(outputs[:, : task.outputs].double(), dim=1)
-        probability: NDArray[np.float64] = chances.numpy()
+    """Outputs of a network or of its head for one target, in its unit.
+
+    Returns:
+        f64 [c]; of classes probabilities [c, k]; of a target of each atom all components in a row.
+        Of an extensive target less what `references` of the facts says for each atom.
+    """
+    head = Head({name: project.params.targets[name] for name in run.targets})
+    each = head.columns(outputs) if isinstance(outputs, Tensor) else outputs
+    said = each[run.targets.index(target)]
+    if head.targets[target].kind == "classification":
+        probability: NDArray[np.float64] = torch.softmax(said.double(), dim=1).numpy()
         return probability
-    return unscale(outputs, facts["mean"], facts["std"], project.params.training(experiment))
+    mean, std = facts["moments"][target]
+    return unscale(said.reshape(-1), mean, std, project.params.training(run))
 
 
 def calibrated(
@@ -255,7 +322,7 @@ def _rounded(values: Float[NDArray[np.float64], " c"], digits: int) -> list[floa
 
 def inputs(sample: Sample, part: Part) -> Iterator[Mapping[str, Tensor]]:
     """The batches of a part in its order, without the targets."""
-    return (batch for batch, _ in Batches(sample, part))
+    return (batch for batch, *_ in Batches(sample, part))
 
 
 def forward(
@@ -271,18 +338,31 @@ def forward(
     matrix products sum blocks of rows in different orders; with `double` they are far below the
     digits that are published.
     """
+    apply: Callable[[Mapping[str, Tensor]], Tensor] = net.vector if vectors else net  # type: ignore[assignment]
+    placed = _placed(net, batches, double)
+    with torch.inference_mode():
+        return torch.cat([apply(batch).cpu() for batch in placed])
+
+
+def of_head(
+    net: nn.Module, head: Head, batches: Iterable[Mapping[str, Tensor]], *, double: bool = False
+) -> tuple[Tensor, ...]:
+    """Each target of a head on a network for crystals in batches: see `Head`, and `forward`."""
+    said = [[one.cpu() for one in head(net, batch)] for batch in _placed(net, batches, double)]
+    return tuple(torch.cat(each) for each in zip(*said, strict=True))
+
+
+def _placed(
+    net: nn.Module, batches: Iterable[Mapping[str, Tensor]], double: bool
+) -> Iterator[dict[str, Tensor]]:
+    """The batches where the network is, in its precision; it is made ready to predict."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device).eval()
     if double:
         net.double()
-    apply: Callable[[Mapping[str, Tensor]], Tensor] = net.vector if vectors else net  # type: ignore[assignment]
 
     def placed(value: Tensor) -> Tensor:
         value = value.to(device)
         return value.double() if double and value.is_floating_point() else value
 
-    outputs: list[Float[Tensor, "b out"]] = []
-    with torch.inference_mode():
-        for batch in batches:
-            outputs.append(apply({key: placed(value) for key, value in batch.items()}).cpu())
-    return torch.cat(outputs)
+    return ({key: placed(value) for key, value in batch.items()} for batch in batches)

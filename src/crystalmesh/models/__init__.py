@@ -22,7 +22,8 @@ def network(architecture: str, settings: Mapping[str, Any], outputs: int) -> nn.
         near = difflib.get_close_matches(architecture, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         raise CrystalmeshError(
-            f"params.yaml: architecture '{architecture}': no file models/{architecture}.py; {hint}"
+            f"config/models: architecture '{architecture}': no file models/{architecture}.py;"
+            f" {hint}"
         )
     built: nn.Module = importlib.import_module(f"crystalmesh.models.{architecture}").Network(
         settings, outputs

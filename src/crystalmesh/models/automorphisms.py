@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.represent.automorphisms import BITS
 
 MOST = 48.0  # operations of a primitive cell
@@ -32,7 +32,7 @@ class Network(nn.Module):
     """The network on automorphisms.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         outputs: numbers a crystal.
 
     Shapes:

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
+from crystalmesh.models.distributed import averaged, counted, summed
 from crystalmesh.models.layers import BatchNorm, cut, gradients, normalised, update_running
-from crystalmesh.models.processes import averaged, counted, summed
 from crystalmesh.represent.atoms import FEATURES, table
 
 
@@ -159,7 +159,7 @@ class Network(nn.Module):
     """CGCNN.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         outputs: numbers a crystal.
 
     Shapes:

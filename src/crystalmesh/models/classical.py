@@ -29,7 +29,8 @@ from sklearn.ensemble import (
 from sklearn.linear_model import Lasso, Ridge
 from sklearn.svm import SVR
 
-from crystalmesh.config import Count, Positive, parse
+from crystalmesh.config.read import parse
+from crystalmesh.config.schema import Count, Positive
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.models import gaussian_process
 
@@ -84,7 +85,7 @@ def fit(
     """Fit an estimator, on one thread.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         features: of the crystals to train on.
         targets: of these; class numbers from 0 where there are classes.
         seed: of the forests and of the Gaussian process; the other estimators draw nothing.
@@ -111,8 +112,7 @@ def fit(
         return _grow(config, features, targets, seed, classes)
     if classes is not None:
         raise CrystalmeshError(
-            f"params.yaml: {WHERE}.estimator: {config.estimator} predicts no classes; "
-            f"use {' or '.join(FORESTS)}"
+            f"{WHERE}.estimator: {config.estimator} predicts no classes; use {' or '.join(FORESTS)}"
         )
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     constant = deviation <= CONSTANT * np.abs(features).max(axis=0)
@@ -191,7 +191,7 @@ def _parse(settings: Mapping[str, Any]) -> Settings:
     wanted = HYPERPARAMETERS[config.estimator]
     for name in sorted(given ^ wanted):
         fault = f"{config.estimator} needs it" if name in wanted else f"not of {config.estimator}"
-        raise CrystalmeshError(f"params.yaml: {WHERE}.{name}: {fault}")
+        raise CrystalmeshError(f"{WHERE}.{name}: {fault}")
     return config
 
 

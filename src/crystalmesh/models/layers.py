@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crystalmesh.models.processes import averaged, counted, several, summed
+from crystalmesh.models.distributed import averaged, counted, several, summed
 
 NEGLIGIBLE = 1e-20  # of a Gaussian's 1 at its centre; float32 rounds at 6e-8
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.models.layers import PooledLayer, head, perceptron
 from crystalmesh.represent.atoms import FEATURES, table
 
@@ -55,7 +55,7 @@ class Network(nn.Module):
     """The mesh network: features of each face -> shared MLP -> maximum over faces -> head.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         outputs: numbers a crystal.
 
     Shapes:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.models.layers import PooledLayer, head, perceptron
 from crystalmesh.represent.atoms import FEATURES, table
 
@@ -73,7 +73,7 @@ class Network(nn.Module):
     paper are: a crystal's size is a part of what it is.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         outputs: numbers a crystal.
 
     Shapes:

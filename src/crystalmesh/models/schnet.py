@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.models.layers import cut
 from crystalmesh.represent.atoms import ELEMENTS, FEATURES, table
 
@@ -111,7 +111,7 @@ class Network(nn.Module):
     of half the width on each atom before the readout.
 
     Args:
-        settings: `models.<name>.network` of params.yaml; see `Settings`.
+        settings: `network` of a model in config/models; see `Settings`.
         outputs: numbers a crystal.
 
     Shapes:

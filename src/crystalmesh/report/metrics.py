@@ -1,28 +1,69 @@
-"""metrics.json: every experiment of a report as one record."""
+"""metrics.json of a study: one record for each of its runs and targets."""
+
+from typing import Any
 
 from crystalmesh import files
-from crystalmesh.config import Project
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.report import results
+from crystalmesh.report.results import Result
 
-FROM_METRICS = (
-    "experiment", "dataset", "task", "representation", "model", "split", "fold", "seed", "size",
-    "n_train", "n_val", "n_test", "metric", "value", "unit",
-)  # fmt: skip
-FROM_CARD = ("device", "train_seconds")  # the two that another machine changes
+OF_RUN = ("study", "dataset", "model", "representation", "split", "fold", "seed", "size")
 
 
-def build(project: Project, report: str) -> None:
-    """Write results/<report>/metrics.json from the metrics and cards, in params.yaml's order."""
-    records = []
-    for name in project.params.group(report):
-        metrics = files.read_json(project.metrics(report, name))
-        card = files.read_json(project.card(report, name))
-        try:
-            record = {key: metrics[key] for key in FROM_METRICS}
-            records.append(record | {key: card[key] for key in FROM_CARD})
-        except (KeyError, TypeError) as error:
-            path = project.metrics(report, name)
-            raise CrystalmeshError(
-                f"{path}: it or its card has no {error}; delete both and run again"
-            ) from error
-    files.write_json(project.results(report) / "metrics.json", records)
+def build(project: Project, study: str) -> None:
+    """Write results/<study>/metrics.json: of the study's own runs, in their order.
+
+    Raises:
+        CrystalmeshError: predictions, metrics or a card are missing or damaged.
+    """
+    runs = list(project.params.study(study).runs.values())
+    found = {(r.name, r.target): r for r in results.of_runs(project, runs)}
+    records = [record(project, found[run.name, target]) for run in runs for target in run.targets]
+    files.write_json(project.results(study) / "metrics.json", records)
+
+
+def record(project: Project, result: Result) -> dict[str, Any]:
+    """All that says how good a run is on one target, and what it cost.
+
+    `low` and `high` are the ends of the bootstrap interval of the metric over the test crystals.
+    `train_cpu_seconds` is the run's own training; `total_cpu_seconds` has with it its teachers and
+    the runs that it started from. Both are None where a card does not say.
+    """
+    run, path = result.run, project.metrics(result.run)
+    block, card = files.read_json(path), files.read_json(project.card(run))
+    low, high = results.interval(result.losses)
+    n_train, n_val = results.sizes(project, result)
+    try:
+        own = block["targets"][result.target]
+        return {
+            "run": run.name,
+            **{key: getattr(run, key) for key in OF_RUN},
+            "target": result.target,
+            "n_train": n_train,
+            "n_val": n_val,
+            **{key: own[key] for key in ("n_test", "metric", "value", "unit")},
+            "low": low,
+            "high": high,
+            "device": card["device"],
+            "train_cpu_seconds": card.get("cpu_seconds"),
+            "total_cpu_seconds": total(project, run),
+        }
+    except (KeyError, TypeError) as error:
+        raise CrystalmeshError(
+            f"{path}: it or its card has no {error}; delete both and run again"
+        ) from error
+
+
+def total(project: Project, run: Run) -> float | None:
+    """CPU seconds of all trainings that a run's networks needed; None where a card lacks them."""
+    seconds = 0.0
+    before: Run | None = run
+    while before is not None:
+        own = files.read_json(project.card(before)).get("cpu_seconds")
+        if own is None:
+            return None
+        seconds += own
+        before = project.params.run(before.before) if before.before else None
+    return round(seconds, 1)

@@ -1,4 +1,4 @@
-"""What the experiments of a report predicted, as arrays: read alike by tables and figures."""
+"""What the runs of a study predicted, as arrays: read alike by tables and figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from crystalmesh import files
-from crystalmesh.config import Experiment, Project, Task
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run, Target
 from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
@@ -19,37 +20,38 @@ from crystalmesh.learn.evaluate import holds, mean_width
 LEVEL = 95  # per cent of the bootstrap intervals
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
-PUBLISHED, CANONICAL, GRAPH = "mesh.published", "mesh.canonical", "graph.cgcnn"
-# The network that the tables of meshes and graphs mean: others may read the same representation.
-READER = {PUBLISHED: "mesh", CANONICAL: "mesh", GRAPH: "cgcnn"}
 BLOCK = 200_000  # numbers of resamples in memory at once
 
 
 @dataclass(frozen=True)
 class Result:
-    """One experiment's test predictions, and the crystals it was trained on.
+    """One run's test predictions of one target, and the crystals it was trained on.
 
-    `train` and `held` are the split's parts, of several folds the first one's `train` and the
-    `held` of all; `test` the crystals of `held` that have a prediction, and `fold` theirs.
-    `variant_of` is the model that its own one is a variant of, for the table of ablations;
-    `optimizer` is what it was trained by, if by gradients.
-    `target` and `prediction` are in the task's unit (after its transform), or class numbers;
-    `members` [m, n] those of an ensemble's members. `p_value` is of the target (see
-    `learn.conformal`), `inside` tells whether the interval or set holds it, and
-    `width` how wide these are (of sets: how large) on the mean.
+    Attributes:
+        run, target, quantity: the run, the name of the target, and what the settings say of it.
+        architecture, variant_of: of the run's model; `variant_of` is for the table of ablations.
+        optimizer: what it was trained by, if by gradients.
+        train, held: the split's parts, of several folds the first one's `train` and the `held` of
+            all.
+        test, fold: the crystals of `held` that have a prediction, and the fold of each.
+        true, prediction: in the target's unit (after its transform), or class numbers.
+        members: [m, n], those of an ensemble's members.
+        p_value: of the true value; see `learn.conformal`.
+        inside, width: whether the interval or set holds the true value, and how wide these are (of
+            sets: how large) on the mean.
     """
 
-    name: str
-    experiment: Experiment
+    run: Run
+    target: str
+    quantity: Target
     architecture: str
     variant_of: str | None
     optimizer: str | None
-    task: Task
     train: Sequence[str]
     held: Sequence[str]
     test: Sequence[str]
     fold: Sequence[str]
-    target: Float[NDArray[np.float64], " n"]
+    true: Float[NDArray[np.float64], " n"]
     prediction: Float[NDArray[np.float64], " n"]
     members: Float[NDArray[np.float64], "m n"]
     p_value: Float[NDArray[np.float64], " n"]
@@ -57,31 +59,45 @@ class Result:
     width: float
 
     @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.run.name
+
+    @property
+    def classes(self) -> bool:
+        """Whether the target is a class."""
+        return self.quantity.kind == "classification"
+
+    @property
+    def transferred(self) -> bool:
+        """Whether training started from the weights of another run."""
+        return self.run.start is not None
+
+    @property
     def method(self) -> tuple[str, str, bool]:
         """Model, representation, whether transferred: what is compared with what."""
-        e = self.experiment
-        return e.model, e.representation, e.transferred
+        return self.run.model, self.run.representation, self.transferred
 
     @property
     def trained(self) -> tuple[str, str, str | int, str | int]:
-        """What its experiment was trained on."""
-        return self.experiment.trained
+        """What its run was trained on."""
+        return self.run.trained
 
     @property
-    def mesh(self) -> bool:
-        """Whether the network reads a mesh."""
-        return self.experiment.representation.startswith("mesh.")
+    def parts(self) -> tuple[str, frozenset[str], frozenset[str]]:
+        """Target, training and test crystals: results that share these can be compared."""
+        return self.target, frozenset(self.train), frozenset(self.held)
 
     @property
     def losses(self) -> Float[NDArray[np.float64], " n"]:
         """A number a test crystal whose mean is the metric: |error|, or 100 for a right class."""
-        if self.task.kind == "classification":
-            return np.where(self.target == self.prediction, 100.0, 0.0)
-        return np.abs(self.prediction - self.target)
+        if self.classes:
+            return np.where(self.true == self.prediction, 100.0, 0.0)
+        return np.abs(self.prediction - self.true)
 
     @property
     def value(self) -> float:
-        """The metric: mean absolute error in the task's unit, or accuracy in per cent."""
+        """The metric: mean absolute error in the target's unit, or accuracy in per cent."""
         return float(self.losses.mean())
 
     @property
@@ -99,89 +115,101 @@ class Result:
         if not len(self.members):
             return self.of_folds()
         fold = np.array(self.fold)
-        wrong = np.abs(self.members - self.target)
-        own = 100.0 * (wrong == 0) if self.task.kind == "classification" else wrong
+        wrong = np.abs(self.members - self.true)
+        own = 100.0 * (wrong == 0) if self.classes else wrong
         return np.array([own[:, fold == name].mean() for name in dict.fromkeys(self.fold)])
 
     def of_members(self) -> Float[NDArray[np.float64], " m"]:
         """The metric of each member of an ensemble; of the one network where there is one."""
         if not len(self.members):
             return np.array([self.value])
-        classes = self.task.kind == "classification"
-        wrong = np.abs(self.members - self.target)
-        found: NDArray[np.float64] = (100.0 * (wrong == 0) if classes else wrong).mean(axis=1)
+        wrong = np.abs(self.members - self.true)
+        found: NDArray[np.float64] = (100.0 * (wrong == 0) if self.classes else wrong).mean(axis=1)
         return found
 
 
-def load(project: Project, report: str) -> list[Result]:
-    """Every experiment of the report, by task and model in params.yaml's order, largest first.
+def load(project: Project, study: str) -> list[Result]:
+    """Every run that a study shows and each of its targets; see `of_runs`."""
+    return of_runs(project, project.params.shown(study))
+
+
+def of_runs(project: Project, runs: Sequence[Run]) -> list[Result]:
+    """Every run with each of its targets, largest first.
+
+    By target in the order of config/, by model and representation in the order of the runs.
 
     Raises:
         CrystalmeshError: predictions are missing or damaged; see also `splits.select`.
     """
-    params = project.params
-    tasks, models = list(params.tasks), list(params.models)
-    order = [f"{m}.{v}" for m, variants in params.representations.items() for v in variants]
-    results = []
-    for name, experiment in params.group(report).items():
-        path = project.predictions(report, name)
-        rows = files.read_csv(path)
-        parts = [splits.select(project, experiment, f) for f in splits.folds(project, experiment)]
-        held = list(dict.fromkeys(i for part in parts for i in part.test))
-        try:
-            target, prediction, p_value = (
-                np.array([float(row[key]) for row in rows])
-                for key in ("target", "prediction", "p_value")
-            )
-            test = [row["id"] for row in rows]
-            fold = [row.get("fold", str(experiment.fold)) for row in rows]
-            columns = [f"member_{k}" for k in range(experiment.members or 0)]
-            members = np.array([[float(row[key]) for row in rows] for key in columns])
-            inside = np.array([holds(row) for row in rows])
-            width = mean_width(rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
-        trained = params.models[experiment.model].training is not None
-        by = params.training(experiment).optimizer if trained else None
-        results.append(
-            Result(
-                name, experiment, params.models[experiment.model].architecture,
-                params.models[experiment.model].variant_of, by,
-                params.tasks[experiment.task],
-                parts[0].train, held, test, fold, target, prediction, members, p_value, inside,
-                width,
-            )
-        )  # fmt: skip
+    targets = list(project.params.targets)
+    models = list(dict.fromkeys(run.model for run in runs))
+    order = list(dict.fromkeys(run.representation for run in runs))
+    results = [_result(project, run, target) for run in runs for target in run.targets]
     return sorted(
         results,
         key=lambda r: (
-            tasks.index(r.experiment.task),
-            models.index(r.experiment.model),
-            order.index(r.experiment.representation),
+            targets.index(r.target),
+            models.index(r.run.model),
+            order.index(r.run.representation),
             -len(r.train),
             r.name,
         ),
     )
 
 
+def _result(project: Project, run: Run, target: str) -> Result:
+    params, path = project.params, project.predictions(run, target)
+    rows = files.read_csv(path)
+    parts = [splits.select(project, run, f, target) for f in splits.folds(project, run)]
+    held = list(dict.fromkeys(i for part in parts for i in part.test))
+    try:
+        true, prediction, p_value = (
+            np.array([float(row[key]) for row in rows])
+            for key in ("target", "prediction", "p_value")
+        )
+        columns = [f"member_{k}" for k in range(run.members or 0)]
+        members = np.array([[float(row[key]) for row in rows] for key in columns])
+        model = params.models[run.model]
+        return Result(
+            run,
+            target,
+            params.targets[target],
+            model.architecture,
+            model.variant_of,
+            params.training(run).optimizer if model.training else None,
+            parts[0].train,
+            held,
+            [row["id"] for row in rows],
+            [row.get("fold", str(run.fold)) for row in rows],
+            true,
+            prediction,
+            members,
+            p_value,
+            np.array([holds(row) for row in rows]),
+            mean_width(rows),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrystalmeshError(f"{path}: damaged ({error}); delete it and run again") from error
+
+
 def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
-    """The first networks of several experiments as the members of one ensemble.
+    """The first networks of several runs as the members of one ensemble.
 
     Its intervals are the first one's, which are not of the ensemble.
 
     Args:
-        parts: the experiments.
+        parts: the runs.
         wanted: how many networks of each.
 
     Raises:
-        CrystalmeshError: the experiments were not tested on the same crystals.
+        CrystalmeshError: the runs were not tested on the same crystals.
     """
     first = parts[0]
     for one in parts[1:]:
         if one.test != first.test or one.fold != first.fold:
             raise CrystalmeshError(
-                f"params.yaml: {first.name} and {one.name} were tested on other crystals or folds;"
-                " take one of them out of `together`"
+                f"{first.name} and {one.name} were tested on other crystals or folds; take one of"
+                " them out of `ensembles`"
             )
     every = [r.members if len(r.members) else r.prediction[None] for r in parts]
     members = np.concatenate([own[:n] for own, n in zip(every, wanted, strict=True)])
@@ -208,83 +236,40 @@ def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
 
 def title(project: Project, result: Result) -> str:
     """The method in words."""
-    name = project.params.models[result.experiment.model].title
-    if result.experiment.transferred:
+    model, run = project.params.models[result.run.model], result.run
+    name = model.title
+    if result.transferred:
         name = f"{name}, warm restart" if restarted(project, result) else f"TL-{name}"
-    module, _, variant = result.experiment.representation.partition(".")
-    # said where the model itself does not tell it
-    said = {"canonical": "canonical", "primitive": "primitive cell", "copies": "2 × 2 × 2 cells"}
-    if module == "descriptors":
-        said = {"composition": "composition", "structure": "composition and structure"}
-    return f"{name}, {said[variant]}" if variant in said else name
+    if run.representation == model.representation:
+        return name
+    return f"{name}, {run.representation.partition('.')[2]}"
 
 
 def restarted(project: Project, result: Result) -> bool:
-    """Whether its training went on from one on the same task and crystals, by a warm restart.
+    """Whether its training went on from one on the same target and crystals, by a warm restart.
 
     Source: Loshchilov & Hutter, ICLR 2017.
     """
-    source = result.experiment.pretrained
-    if source is None or not result.experiment.transferred:
+    if result.run.start is None:
         return False
-    first = project.params.experiment(source.group, source.name)
-    return (first.task, first.trained) == (result.experiment.task, result.trained)
+    first = project.params.run(result.run.start)
+    return (first.target, first.trained) == (result.run.target, result.trained)
 
 
-def largest(results: Sequence[Result], task: str, representation: str) -> Result | None:
-    """The experiment on a representation that saw most crystals of a task; None without any.
-
-    Of those with the network of this representation, and with one training and one test part: folds
-    and repeated splits stand for themselves.
-    """
-    candidates = [
-        r
-        for r in results
-        if r.experiment.task == task
-        and r.experiment.representation == representation
-        and r.architecture == READER[representation]
-        and not r.experiment.transferred
-        and r.experiment.fold != "all"
-    ]
-    return max(candidates, key=lambda r: len(r.train), default=None)
-
-
-def equal(results: Sequence[Result], one: Result, representation: str) -> Result | None:
-    """The experiment on another representation with the training and test parts of `one`.
-
-    Of several models the one of the same name is taken, else one trained by the same optimizer,
-    else the first.
-    """
-    candidates = [
-        r
-        for r in results
-        if r.experiment.representation == representation
-        and r.architecture == READER[representation]
-        and not r.experiment.transferred
-        and _parts(r) == _parts(one)
-    ]
-
-    def unlike(r: Result) -> tuple[bool, bool]:
-        return r.experiment.model != one.experiment.model, r.optimizer != one.optimizer
-
-    return min(candidates, key=unlike, default=None)
-
-
-def longest(project: Project, group: str, results: Sequence[Result], one: Result) -> Result:
+def longest(project: Project, results: Sequence[Result], one: Result) -> Result:
     """Of the trainings of a network on the same crystals, warm restarts too, the longest."""
     candidates = [
         r
         for r in results
-        if (r.experiment.model, r.experiment.representation)
-        == (one.experiment.model, one.experiment.representation)
-        and (not r.experiment.transferred or restarted(project, r))
-        and _parts(r) == _parts(one)
+        if (r.run.model, r.run.representation) == (one.run.model, one.run.representation)
+        and (not r.transferred or restarted(project, r))
+        and r.parts == one.parts
     ]
-    return max(candidates, key=lambda r: sum(trainings(project, group, r.name)))
+    return max(candidates, key=lambda r: sum(trainings(project, r.run)))
 
 
 def same_crystals(results: Sequence[Result]) -> list[Result]:
-    """The experiments that most methods of a report share: one dataset, split, fold and size."""
+    """The results that most methods share: one dataset, split, fold and size."""
     groups: dict[tuple[str, str, str | int, str | int], list[Result]] = {}
     for result in results:
         groups.setdefault(result.trained, []).append(result)
@@ -296,15 +281,15 @@ def same_crystals(results: Sequence[Result]) -> list[Result]:
 
 
 def single(project: Project, results: Sequence[Result]) -> list[Result]:
-    """The experiments that test each crystal once: all but those on repeated splits."""
+    """The results that test each crystal once: all but those on repeated splits."""
     official = project.params.benchmarks
-    return [r for r in results if r.experiment.fold != "all" or r.experiment.split in official]
+    return [r for r in results if r.run.fold != "all" or r.run.split in official]
 
 
 def repeated(project: Project, results: Sequence[Result]) -> list[Result]:
-    """The experiments on repeated splits: all but the `single` ones."""
-    names = {r.name for r in single(project, results)}
-    return [r for r in results if r.name not in names]
+    """The results on repeated splits: all but the `single` ones."""
+    once = {(r.run.reference, r.target) for r in single(project, results)}
+    return [r for r in results if (r.run.reference, r.target) not in once]
 
 
 def plain(results: Sequence[Result]) -> list[Result]:
@@ -313,13 +298,13 @@ def plain(results: Sequence[Result]) -> list[Result]:
 
 
 def folds(results: Sequence[Result], benchmark: str) -> list[Result]:
-    """The experiments on all official folds of a benchmark."""
-    return [r for r in results if r.experiment.split == benchmark and r.experiment.fold == "all"]
+    """The results on all official folds of a benchmark."""
+    return [r for r in results if r.run.split == benchmark and r.run.fold == "all"]
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Student's paired t-test of two experiments over the same repeated splits.
+    """Student's paired t-test of two runs over the same repeated splits.
 
     Attributes:
         difference: mean of the differences of their metrics.
@@ -335,7 +320,7 @@ class PairedTest:
 
 
 def paired_test(one: Result, other: Result) -> PairedTest:
-    """Compare two experiments on the same folds, metric by metric."""
+    """Compare two results on the same folds, metric by metric."""
     differences = one.of_folds() - other.of_folds()
     repeats = len(differences)
     if not differences.std():  # the test knows no answer
@@ -347,10 +332,6 @@ def paired_test(one: Result, other: Result) -> PairedTest:
     return PairedTest(repeats, float(differences.mean()), float(p), float(corrected))
 
 
-def _parts(result: Result) -> tuple[str, frozenset[str], frozenset[str]]:
-    return result.experiment.task, frozenset(result.train), frozenset(result.held)
-
-
 def paired(one: Result, other: Result) -> Float[NDArray[np.float64], " n"]:
     """Difference of the losses on the test crystals of both (a mesh may lack some)."""
     second = dict(zip(other.test, other.losses, strict=True))
@@ -358,21 +339,29 @@ def paired(one: Result, other: Result) -> Float[NDArray[np.float64], " n"]:
     return np.array([loss - second[i] for i, loss in pairs if i in second])
 
 
-def targets(task: Task, crystals: Crystals) -> dict[str, float]:
-    """The task's value, after its transform, of every crystal that has one."""
-    values = crystals.labels[task.label]
-    if task.transform == "log10":
+def targets(target: Target, crystals: Crystals) -> dict[str, float]:
+    """A system's value, after the target's transform, of every crystal that has one."""
+    values = crystals.labels[target.label]
+    if target.transform == "log10":
         values = np.log10(values)  # log10(NaN) is NaN, without a warning
     return {i: float(v) for i, v in zip(crystals.ids, values, strict=True) if np.isfinite(v)}
 
 
-def constant(result: Result, values: Mapping[str, float]) -> float:
+def constant(result: Result, crystals: Crystals) -> float:
     """The metric of the best constant guess: the training median, or the most frequent class."""
-    train = np.array([values[i] for i in result.train])
-    if result.task.kind == "classification":
+    if result.quantity.level:
+        sites = crystals.atom_labels[result.quantity.label]
+        rows = [crystals.position(i) for i in result.train]
+        train = np.concatenate(
+            [sites[crystals.pointer[i] : crystals.pointer[i + 1]].ravel() for i in rows]
+        )
+    else:
+        values = targets(result.quantity, crystals)
+        train = np.array([values[i] for i in result.train])
+    if result.classes:
         classes, counts = np.unique(train, return_counts=True)
-        return float(100 * (result.target == classes[counts.argmax()]).mean())
-    return float(np.abs(result.target - np.median(train)).mean())
+        return float(100 * (result.true == classes[counts.argmax()]).mean())
+    return float(np.abs(result.true - np.median(train)).mean())
 
 
 def frequency(result: Result, crystals: Crystals) -> Int[NDArray[np.int64], "n 2"]:
@@ -387,22 +376,15 @@ def frequency(result: Result, crystals: Crystals) -> Int[NDArray[np.int64], "n 2
     return np.stack([test, seen[test]], axis=1)
 
 
-def crystals(project: Project, report: str) -> dict[str, Crystals]:
-    """The crystals of each dataset that experiments of a report are on, its own first."""
-    names = project.params.datasets_of(report)
+def crystals(project: Project, study: str) -> dict[str, Crystals]:
+    """The crystals of each dataset that runs of a study are on, its own first."""
+    names = project.params.datasets_of(study)
     return {name: Crystals.load(project.crystals(name)) for name in names}
-
-
-def benchmarks(project: Project, report: str) -> list[str]:
-    """The benchmarks that a report prints: those of its dataset."""
-    params = project.params
-    dataset = params.reports[report].dataset
-    return [name for name, b in params.benchmarks.items() if b.dataset == dataset]
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What benchmarks/models.py measured in a report's tier of numerics.
+    """What benchmarks/models.py measured in a study's tier of numerics.
 
     `models` has by model and representation the crystals a second of one thread in training and
     in prediction; `machine` says where.
@@ -412,12 +394,12 @@ class Speeds:
     machine: str
 
     @classmethod
-    def load(cls, project: Project, report: str) -> "Speeds":
+    def load(cls, project: Project, study: str) -> "Speeds":
         """Raises CrystalmeshError when the file is not what the benchmark writes."""
         path = project.root / "benchmarks" / "models.json"
         content = files.read_json(path)
         try:
-            tier = content["tiers"].get(project.params.numerics(report), {"models": {}})
+            tier = content["tiers"].get(project.params.study(study).numerics, {"models": {}})
             keys = ("train_crystals_per_s", "predict_crystals_per_s")
             models = {
                 name: {key: float(own[key]) for key in keys} for name, own in tier["models"].items()
@@ -426,50 +408,55 @@ class Speeds:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CrystalmeshError(f"{path}: damaged ({error}); run the benchmark again") from error
 
-    def of(self, experiment: Experiment) -> Mapping[str, float]:
-        """The two figures of an experiment's network; empty, where it was not measured."""
-        return self.models.get(f"{experiment.model} {experiment.representation}", {})
+    def of(self, run: Run) -> Mapping[str, float]:
+        """The two figures of a run's network; empty, where it was not measured."""
+        return self.models.get(f"{run.model} {run.representation}", {})
 
-    def hours(self, project: Project, group: str, name: str, networks: int = 1) -> float:
-        """CPU hours of the training of `networks` networks of an experiment that was measured.
+    def hours(self, project: Project, run: Run, networks: int = 1) -> float:
+        """CPU hours of the training of `networks` networks of a run that was measured.
 
-        Epochs times crystals over the speed. A taught network sees its teachers' crystals too, as
-        if these were as large as its own, and its teachers had to be trained, once for all that
-        they teach; networks that are read at another output (`as_is`) cost what they cost once.
+        Epochs times crystals over the speed. A distilled network sees unlabelled crystals too, as
+        if these were as large as its own, and its teachers had to be trained.
         """
-        experiment = project.params.experiment(group, name)
-        source = experiment.pretrained
-        if experiment.as_is and source:
-            return self.hours(project, source.group, source.name, networks)
-        crystals = len(splits.select(project, experiment).train) + validated(project, experiment)
+        crystals = len(splits.select(project, run).train) + validated(project, run)
         hours = 0.0
-        if (taught := experiment.taught) and source:
-            steps = math.ceil(crystals / project.params.training(experiment).batch_size)
-            crystals += steps * taught.batch_size
-            teachers = project.params.experiment(source.group, source.name).members or 1
-            hours = self.hours(project, source.group, source.name, teachers)
-        seen = networks * crystals * len(history(project, group, name)[0])
-        return hours + seen / self.of(experiment)["train_crystals_per_s"] / 3600
+        if run.distillation:
+            steps = math.ceil(crystals / project.params.training(run).batch_size)
+            crystals += steps * run.distillation.batch_size
+            teachers = project.params.run(run.distillation.run)
+            hours = self.hours(project, teachers, teachers.members or 1)
+        seen = networks * crystals * len(history(project, run)[0])
+        return hours + seen / self.of(run)["train_crystals_per_s"] / 3600
 
 
-def validated(project: Project, experiment: Experiment) -> int:
-    """Validation crystals of an experiment's first fold that `refit` trains on too."""
-    return len(splits.select(project, experiment).val) if experiment.refit else 0
+def validated(project: Project, run: Run) -> int:
+    """Validation crystals of a run's first fold that `refit` trains on too."""
+    return len(splits.select(project, run).val) if run.refit else 0
 
 
-def trainings(project: Project, group: str, name: str) -> list[int]:
-    """Epochs of the trainings that led to an experiment's network, those it started from first."""
-    experiment = project.params.experiment(group, name)
-    source = None if experiment.taught else experiment.pretrained
-    before = trainings(project, source.group, source.name) if source else []
-    return before if experiment.as_is else [*before, len(history(project, group, name)[0])]
+def sizes(project: Project, result: Result) -> tuple[int, int]:
+    """Crystals that a result's network was trained and validated on, in its first fold.
+
+    Of the run's first target as its metrics say it: features may lack some crystals of the split.
+    """
+    run = result.run
+    if result.target == run.target:
+        own = files.read_json(project.metrics(run))
+        return own["n_train"], own["n_val"]
+    parts = splits.select(project, run, target=result.target)
+    both = len(parts.train), len(parts.val)
+    return (sum(both), 0) if run.refit else both
 
 
-def history(
-    project: Project, report: str, name: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Epochs and validation metrics of an experiment, of its first network."""
-    path = project.history(report, name)
+def trainings(project: Project, run: Run) -> list[int]:
+    """Epochs of the trainings that led to a run's network, those it started from first."""
+    before = trainings(project, project.params.run(run.start)) if run.start else []
+    return [*before, len(history(project, run)[0])]
+
+
+def history(project: Project, run: Run) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Epochs and validation metrics of a run, of its first network."""
+    path = project.history(run)
     rows = files.read_csv(path)
     rows = [row for row in rows if row.get("run") == rows[0].get("run")]
     try:

@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from crystalmesh.config import Project, lookup
+from crystalmesh.config.project import Project
 from crystalmesh.data import registry
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import write_json
-from crystalmesh.report.results import CANONICAL, PUBLISHED
 from crystalmesh.represent import Representation, representation
 from crystalmesh.workers import in_order
 
@@ -23,30 +22,35 @@ MOVED = 0.1  # Angstrom: perimeters of the triangles that differ by more are not
 _crystals = cache(Crystals.load)  # read once a process
 
 
-def build(project: Project, report: str, jobs: int) -> None:
-    """Write results/<report>/stability.json: the share of crystals whose mesh changes.
+def build(project: Project, study: str, jobs: int) -> None:
+    """Write results/<study>/stability.json: the share of crystals whose mesh changes.
 
-    Every k-th crystal of the report's dataset is described anew (rotated, shifted, its sites
+    Every k-th crystal of the study's dataset is described anew (rotated, shifted, its sites
     permuted) and its atoms are moved, each by the same distance in a random direction. A mesh has
     changed if its triangles are more or fewer, or if their sorted perimeters differ by more than
     `MOVED` anywhere. That is a lower bound: a square cut along its other diagonal keeps them all.
     The result does not depend on `jobs`, the number of processes.
+
+    Raises:
+        CrystalmeshError: study.yaml has no `stability`, or no crystal has all meshes.
     """
-    settings = lookup(project.params.reports, report, "report")
-    wanted = settings.stability
-    folder = project.crystals(settings.dataset)
+    report = project.params.study(study).report
+    if report is None or report.stability is None:
+        raise CrystalmeshError(f"studies/{study}/study.yaml: report.stability: missing; add it")
+    wanted = report.stability
+    folder = project.crystals(project.params.study(study).dataset)
     total = len(_crystals(folder))
-    rows = np.unique(np.linspace(0, total - 1, min(wanted.crystals, total)).astype(int)).tolist()
-    kinds = {name: project.params.representation(name) for name in (PUBLISHED, CANONICAL)}
+    rows = np.unique(np.linspace(0, total - 1, min(wanted.systems, total)).astype(int)).tolist()
+    kinds = {name: project.params.representation(name) for name in wanted.representations}
     work = partial(_examine, kinds, folder, wanted.displacements)
     with registry.progress() as bar:
         examined = bar.track(in_order(work, rows, jobs), len(rows), description="stability")
         found = [row for row in examined if row is not None]
     if not found:
-        raise CrystalmeshError(f"stability {report}: no crystal has both meshes")
+        raise CrystalmeshError(f"stability of {study}: no crystal has all meshes")
     shares = np.mean(found, axis=0)  # [kinds, 1 + displacements]
     write_json(
-        project.results(report) / "stability.json",
+        project.results(study) / "stability.json",
         {
             "crystals": len(found),
             "displacements": list(wanted.displacements),

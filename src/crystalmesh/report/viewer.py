@@ -1,4 +1,4 @@
-"""A crystal's two meshes to look at: turned with the mouse (HTML, plotly), or as a picture (PNG).
+"""A crystal's meshes to look at: turned with the mouse (HTML, plotly), or as a picture (PNG).
 
 A face is coloured by its share of the max pooling: of the numbers that the network's head reads,
 how many are from this face. The others may have any value: the prediction stays the same.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib
 import numpy as np
@@ -27,21 +27,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
+from torch import Tensor
 
-from crystalmesh.config import PREDICTORS, Project
+from crystalmesh.config.project import Project
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.data.structures import read
 from crystalmesh.data.validation import Rules
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import write_bytes
-from crystalmesh.learn.predictors import Predictor
-from crystalmesh.models.mesh import Network
-from crystalmesh.report.figures import KINDS
-from crystalmesh.report.mesh_figure import RADIUS, VIEW, camera, cell_box, draw_scene
-from crystalmesh.report.results import CANONICAL, PUBLISHED
-from crystalmesh.report.tables import shown, unit
-from crystalmesh.represent import Representation, representation
-from crystalmesh.represent.mesh import Canonical
+from crystalmesh.inference.predictor import Predictor
+from crystalmesh.report.figures.scene import (
+    RADIUS,
+    VIEW,
+    camera,
+    cell_box,
+    draw_scene,
+    mesh_title,
+    meshes,
+)
+from crystalmesh.report.tables.table import shown, unit
+from crystalmesh.represent.mesh import Triangles
 
 SCALE = "YlOrRd"  # of the shares; one hue, darker for more, so that all readers see the order
 LOWEST = 0.12  # of the scale: what is below can hardly be told from the paper
@@ -50,10 +55,19 @@ PLAIN = "#8DB4D9"  # faces without a network
 OPACITY = (0.04, 0.25, 0.4, 0.55, 0.7, 0.85)
 WITHOUT = 0.15  # opacity where there is no network
 SMALLER = 2.2  # atoms outside the cell are drawn so many times smaller
-NO_TASK = "none"
+NO_TARGET = "none"
 LIKELY = 3  # classes that are named with their probabilities
 DIGITS = 3  # of lengths in Angstrom, of areas and of shares
 PNG_WIDTH, PNG_HEIGHT, PNG_DPI = 8.0, 4.3, 140  # inches and dots an inch
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A network that can tell which faces of a mesh decide."""
+
+    def deciding(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Each face's share of the pooled vector."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Mesh:
     """A mesh of a crystal with its faces as polygons, and what a network takes from each.
 
     Attributes:
-        title: "published mesh" or "canonical mesh".
+        title: its name in words.
         lattice: rows are lattice vectors of the conventional cell, Angstrom.
         numbers, frac: atomic number and fractional coordinates of each site.
         vertex_site, vertex_shift: site of each vertex, and the cell it is in.
@@ -96,32 +110,34 @@ class Mesh:
         return inside
 
 
-def build(crystal: Crystal, maker: Representation, net: torch.nn.Module | None = None) -> Mesh:
+def build(
+    crystal: Crystal, name: str, maker: Triangles, net: torch.nn.Module | None = None
+) -> Mesh:
     """A mesh of a crystal and, with a network of that mesh, the share of each face.
 
     Args:
         crystal: the crystal.
-        maker: of the published or the canonical mesh, as `represent.representation` gives it.
-        net: a mesh network.
+        name: of the representation.
+        maker: what makes it, as `represent.representation` gives it.
+        net: a network that reads it.
 
     Raises:
-        CrystalmeshError: the crystal has no such mesh; see `Published.build`, `Canonical.build`.
+        CrystalmeshError: the crystal has no such mesh; see the maker's `build`.
     """
     arrays = maker.build(crystal)
     site, shift = arrays["vertex_site"].astype(np.int64), arrays["vertex_shift"].astype(np.int64)
     position = (arrays["frac"][site] + shift) @ arrays["lattice"]
-    face, title = np.arange(len(arrays["faces"])), KINDS[PUBLISHED][0]
-    if isinstance(maker, Canonical):
-        face, title = maker.polygons(crystal).astype(np.int64), KINDS[CANONICAL][0]
+    whole = maker.polygons(crystal)
+    face = np.arange(len(arrays["faces"])) if whole is None else whole.astype(np.int64)
     starts = np.flatnonzero(np.diff(face, prepend=-1))
     polygons = [
         _around(position, np.unique(rows)) for rows in np.split(arrays["faces"], starts[1:])
     ]
     share: NDArray[np.float64] | None = None
     if net is not None:
-        assert isinstance(net, Network)
         # In double precision: the last bits of single ones would decide between like faces.
         exact = copy.deepcopy(net).double().cpu().eval()
+        assert isinstance(exact, Deciding)
         batch = maker.collate([arrays])
         with torch.inference_mode():
             parts = exact.deciding(
@@ -129,7 +145,7 @@ def build(crystal: Crystal, maker: Representation, net: torch.nn.Module | None =
             ).numpy()
         share = 100.0 * np.bincount(face, parts).astype(np.float64)
     return Mesh(
-        title=title,
+        title=mesh_title(name),
         lattice=arrays["lattice"],
         numbers=arrays["numbers"].astype(np.int64),
         frac=arrays["frac"],
@@ -144,17 +160,17 @@ def build(crystal: Crystal, maker: Representation, net: torch.nn.Module | None =
 
 def prediction(network: Predictor, crystal: Crystal) -> dict[str, str]:
     """A row of the viewer's table: what the network predicts for the crystal, without interval."""
-    task, experiment = network.task, network.experiment
+    target, run = network.quantity, network.run
     members = network.members([network.maker.collate([network.maker.build(crystal)])])
-    if task.kind == "classification":
+    if target.kind == "classification":
         share = members.mean(axis=0)[0]
         best = np.argsort(-share, kind="stable")[:LIKELY].tolist()
         value = ", ".join(f"{k + 1} ({100 * share[k]:.0f} %)" for k in best)
     else:
-        value = f"{shown(float(members.mean()), task)} {unit(task)}"
-    model = network.project.params.models[experiment.model].title
-    kind = KINDS[experiment.representation][0]
-    return {"network": f"{model}, {kind}", "predicts": task.title, "value": value}
+        value = f"{shown(float(members.mean()), target)} {unit(target)}"
+    model = network.project.params.models[run.model].title
+    said = f"{model}, {mesh_title(run.representation)}"
+    return {"network": said, "predicts": target.title, "value": value}
 
 
 def _around(position: Float[NDArray[Any], "v 3"], corners: Int[NDArray[Any], " n"]) -> list[int]:
@@ -194,12 +210,12 @@ def colours() -> list[str]:
 def content(
     crystal: Crystal, meshes: Sequence[Mesh], predictions: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
-    """What the page needs to draw a crystal; see `draw` in web/site.js.
+    """What the page needs to draw a crystal; see `draw` in web/viewer.js.
 
     Args:
         crystal: the crystal.
         meshes: its meshes, from left to right.
-        predictions: rows of a small table: `network`, `predicts`, `value` and perhaps `target`.
+        predictions: rows of a small table: `network`, `predicts`, `value` and perhaps `true`.
     """
     top = highest(meshes)
     elements = sorted({int(z) for mesh in meshes for z in mesh.numbers})
@@ -259,7 +275,7 @@ def script(value: Any) -> str:
 
 
 def panel() -> str:
-    """The elements that `crystalmesh.draw` of web/site.js fills."""
+    """The elements that `crystalmesh.draw` of web/viewer.js fills."""
     return web("viewer.html")
 
 
@@ -277,6 +293,7 @@ def document(shown: Mapping[str, Any]) -> str:
         f"<title>{escape(title)}</title>\n<style>\n{web('site.css')}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{panel()}</main>\n"
         f"<script>{plotly()}</script>\n<script>{web('site.js')}</script>\n"
+        f"<script>{web('viewer.js')}</script>\n"
         f"<script>crystalmesh.draw({script(shown)});</script>\n</body>\n</html>\n"
     )
 
@@ -336,7 +353,7 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def show(project: Project, file: str, out: Path, picture_at: Path | None, task: str) -> str:
+def show(project: Project, file: str, out: Path, picture_at: Path | None, target: str) -> str:
     """The meshes of the one crystal in a file, as a page and, if asked for, as a picture.
 
     Args:
@@ -344,14 +361,14 @@ def show(project: Project, file: str, out: Path, picture_at: Path | None, task: 
         file: see `data.structures.read`.
         out: the page, one HTML file.
         picture_at: a PNG file.
-        task: whose networks of the group `predictors` tell which faces decide; NO_TASK: none.
+        target: whose served networks tell which faces decide; NO_TARGET: none.
 
     Returns:
         What is to say about the crystal: one line a note.
 
     Raises:
-        CrystalmeshError: the file holds no crystal or several, the crystal has no mesh, or no mesh
-            network predicts the task.
+        CrystalmeshError: the file holds no crystal or several, the crystal has no mesh, or no
+            network on meshes predicts the target.
     """
     items = list(itertools.islice(read([file], Rules.of(project.params)), 2))
     if len(items) != 1:
@@ -360,33 +377,44 @@ def show(project: Project, file: str, out: Path, picture_at: Path | None, task: 
     crystal = items[0].crystal
     if crystal is None:
         raise CrystalmeshError(f"{file}: {items[0].problem}")
-    networks = _networks(project, task)
-    meshes = []
-    for kind in KINDS:
-        maker = representation(kind, project.params.representation(kind))
-        net = networks[kind].networks[0] if kind in networks else None
-        meshes.append(build(crystal, maker, net))
-    predictions = [prediction(network, crystal) for network in networks.values()]
-    write_bytes(out, document(content(crystal, meshes, predictions)).encode())
+    drawn, predictions = draw(project, crystal, _networks(project, target))
+    write_bytes(out, document(content(crystal, drawn, predictions)).encode())
     if picture_at is not None:
-        write_bytes(picture_at, png(picture(crystal, meshes)))
+        write_bytes(picture_at, png(picture(crystal, drawn)))
     return "\n".join(items[0].notes)
 
 
-def _networks(project: Project, task: str) -> dict[str, Predictor]:
-    """The network of each mesh for a task."""
-    if task == NO_TASK:
+def draw(
+    project: Project, crystal: Crystal, networks: Mapping[str, Predictor]
+) -> tuple[list[Mesh], list[dict[str, str]]]:
+    """Every mesh of a crystal, and what the networks predict.
+
+    Args:
+        project: whose representations are meshes.
+        crystal: the crystal.
+        networks: by the mesh that each reads; the other meshes are drawn without shares.
+    """
+    drawn, predictions = [], []
+    for name, maker in meshes(project.params).items():
+        network = networks.get(name)
+        drawn.append(build(crystal, name, maker, network.networks[0] if network else None))
+        if network:
+            predictions.append(prediction(network, crystal))
+    return drawn, predictions
+
+
+def _networks(project: Project, target: str) -> dict[str, Predictor]:
+    """By mesh, the first served network that reads it and predicts a target."""
+    if target == NO_TARGET:
         return {}
-    experiments = project.params.experiments.get(PREDICTORS, {})
-    names: dict[str, dict[str, str]] = {}
-    for name, experiment in experiments.items():
-        if experiment.representation in KINDS:
-            names.setdefault(experiment.task, {}).setdefault(experiment.representation, name)
-    if task not in names:
-        known = ", ".join([*names, NO_TASK])
-        raise CrystalmeshError(f"task '{task}': no mesh network predicts it; known: {known}")
+    known = meshes(project.params)
+    served = [(run, one) for run, one in project.served() if run.representation in known]
+    found = {run.representation: run for run, one in reversed(served) if one == target}
+    if not found:
+        names = ", ".join([*dict.fromkeys(one for _, one in served), NO_TARGET])
+        raise CrystalmeshError(
+            f"target '{target}': no network on meshes predicts it; known: {names}"
+        )
     return {
-        kind: Predictor(project, PREDICTORS, names[task][kind], known=None)
-        for kind in KINDS
-        if kind in names[task]
+        name: Predictor(project, found[name], target, known=None) for name in known if name in found
     }

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +20,36 @@ class Representation(Protocol):
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
         """Join crystals to a batch and form their features."""
         ...
+
+
+@runtime_checkable
+class Padding(Protocol):
+    """A representation whose batches can be brought to one size, for CUDA graphs."""
+
+    def rows(self, key: str) -> str:
+        """What a row of this array of a batch is."""
+        ...
+
+    def padded(self, batch: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The batch with rows that no crystal of it has, so that its arrays have these sizes."""
+        ...
+
+
+@runtime_checkable
+class Positions(Protocol):
+    """A representation whose batches hold positions, from which gradients can be taken.
+
+    A batch has positions f64 [n, 3] and, of each edge from an atom to an image of another, the
+    rows `source` and `target` of its atoms and shift f64 [e, 3], all in Angstrom: the edge is
+    positions[source] + shift - positions[target].
+    """
+
+    positions: bool
+
+
+def padding(maker: Representation) -> Padding | None:
+    """The representation, if it can pad its batches."""
+    return maker if isinstance(maker, Padding) else None
 
 
 def representation(name: str, settings: Mapping[str, Any]) -> Representation:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.delaunay import Complex
@@ -63,7 +63,7 @@ class Automorphisms:
     """The operations of the complex of a primitive cell, in bits.
 
     Args:
-        settings: `representations.automorphisms.complex` of params.yaml.
+        settings: `representations.automorphisms.complex` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

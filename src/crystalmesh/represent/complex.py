@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from vesin import NeighborList
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import geometry
 from crystalmesh.represent.delaunay import Complex
+from crystalmesh.represent.elastic import NAMES, OTHERS, Descriptors, standard, truss
 from crystalmesh.represent.mesh import primitive_cell, primitive_complex
-from crystalmesh.represent.truss import NAMES, OTHERS, Descriptors, standard, truss
 
 SAME = 1.0  # solid angle, and area of the dual face, of an edge to a nearest neighbour
 EQUAL = 1e-3  # radian: borders between the same parts at angles nearer than this are joined
@@ -39,14 +39,14 @@ class Settings(BaseModel):
     tolerance: float  # Angstrom within which atoms count as co-spherical
 
 
-class Whole:
+class Full:
     """All parts of the complex of a primitive cell.
 
     Args:
-        settings: `representations.complex.whole` (or `.orbits`, ...) of params.yaml.
+        settings: `representations.complex.full` (or `.reduced`, ...) of config/.
     """
 
-    block = "whole"
+    block = "full"
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = parse(Settings, settings, f"representations.complex.{self.block}")
@@ -87,23 +87,31 @@ class Whole:
         """Join complexes: see the function `collate`."""
         return collate(items)
 
+    def rows(self, key: str) -> str:
+        """See the function `rows`."""
+        return rows(key)
 
-class Quotient(Whole):
+    def padded(self, batch: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """See the function `padded`."""
+        return padded(batch, sizes)
+
+
+class Reduced(Full):
     """One part of each orbit under the space group, with its multiplicity."""
 
-    block = "orbits"
+    block = "reduced"
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:
         return geometry.orbits(found, numbers, self.settings.symprec)
 
 
-class Truss(Quotient):
-    """`Quotient`, and beside it what the complex is like as an elastic truss.
+class Elastic(Reduced):
+    """`Reduced`, and beside it what the elastic network of its edges is like.
 
-    Adds truss [1, t], one row a crystal: see `represent.truss.standard`.
+    Adds truss [1, t], one row a crystal: see `represent.elastic.standard`.
     """
 
-    block = "truss"
+    block = "elastic"
 
     def _more(
         self,
@@ -114,8 +122,8 @@ class Truss(Quotient):
         return {"truss": _f32(standard(truss(found, numbers), NAMES)[None])}
 
 
-class Described(Truss):
-    """`Truss`, and beside it all else that `represent.truss.Descriptors` tells.
+class Described(Elastic):
+    """`Elastic`, and beside it all else that `represent.elastic.Descriptors` tells.
 
     Adds described [1, d], one row a crystal.
     """
@@ -146,10 +154,10 @@ class NearestSettings(BaseModel):
 class Nearest:
     """Edges to nearest neighbours in place of Delaunay's: to tell what the complex is good for.
 
-    The rest is as in `Whole`, without faces and cells, and each edge has the same solid angle.
+    The rest is as in `Full`, without faces and cells, and each edge has the same solid angle.
 
     Args:
-        settings: `representations.complex.nearest` of params.yaml.
+        settings: `representations.complex.nearest` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -277,32 +285,6 @@ def describe(
     return result | {"hinges": rows, "hinges_count": count, "hinges_angle": _f32(angles)}
 
 
-POWERS = {  # of a length, in the columns
-    "atoms_size": 3, "edges_size": [1, 0, 2], "faces_size": [2, 1], "cells_size": [3, 1],
-}  # fmt: skip
-
-
-def exchanged(
-    item: Mapping[str, NDArray[Any]], elements: Int[NDArray[Any], " z"], stretch: float
-) -> dict[str, NDArray[Any]]:
-    """The complex of a crystal with other elements, all its lengths multiplied.
-
-    Exact where the exchange keeps elements apart; where two become one, parts may be held several
-    times that are now the same, which no network on the complex tells.
-
-    Args:
-        item: arrays of `describe`.
-        elements: the new atomic number for each old one.
-        stretch: factor.
-    """
-    # Products, as a power may round on another machine in another way.
-    by = np.array([1.0, stretch, stretch * stretch, stretch * stretch * stretch])
-    changed = {
-        key: (item[key] * by[np.array(power)]).astype(np.float32) for key, power in POWERS.items()
-    }
-    return {**item, **changed, "numbers": elements[item["numbers"]].astype(np.uint8)}
-
-
 PARTS = {"atoms": "numbers", "edges": "edges_many", "faces": "faces_many", "cells": "cells_many"}
 BORDERS = {  # which parts the columns name
     "edges_ends": ("atoms", "atoms"),
@@ -405,10 +387,10 @@ def _f32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-VARIANTS: dict[str, type[Whole] | type[Nearest]] = {
-    "orbits": Quotient,
-    "whole": Whole,
+VARIANTS: dict[str, type[Full] | type[Nearest]] = {
+    "reduced": Reduced,
+    "full": Full,
     "nearest": Nearest,
-    "truss": Truss,
+    "elastic": Elastic,
     "described": Described,
 }

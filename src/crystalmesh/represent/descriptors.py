@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from vesin import NeighborList
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.atoms import ELEMENTS, UnknownElementError
@@ -176,7 +176,7 @@ class Composition(Joined):
     several).
 
     Args:
-        settings: `representations.descriptors.composition` of params.yaml.
+        settings: `representations.descriptors.composition` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ class Structure(Joined):
     the two next centres in proportion.
 
     Args:
-        settings: `representations.descriptors.structure` of params.yaml.
+        settings: `representations.descriptors.structure` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Measures of a periodic Delaunay complex: lengths, dual areas, angles, triangles, orbits.
 
-Every function takes a `Complex` as `crystalmesh.represent.mesh.tessellate` returns it; lengths are
-in Angstrom, angles in radian. The dual of the complex is the Voronoi diagram: its vertices are the
-centres of the cells, and the face dual to an edge is the polygon of the centres of the cells around
-that edge (Okabe, Boots, Sugihara, Chiu, Spatial Tessellations, 2nd ed., 2000, ch. 2).
+Every function takes a `Complex` as `crystalmesh.represent.delaunay.tessellate` returns it; lengths
+are in Angstrom, angles in radian. The dual of the complex is the Voronoi diagram: its vertices are
+the centres of the cells, and the face dual to an edge is the polygon of the centres of the cells
+around that edge (Okabe, Boots, Sugihara, Chiu, Spatial Tessellations, 2nd ed., 2000, ch. 2).
 """
 
 import itertools
@@ -22,6 +22,9 @@ from crystalmesh.represent.delaunay import Complex
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+
+# spglib 2.8 warns on every call unless it may raise.
+spglib.error.OLD_ERROR_HANDLING = False
 
 
 def positions(
@@ -213,7 +216,10 @@ def orbits(found: Complex, numbers: Int[NDArray[Any], " n"], symprec: float = 0.
         CrystalmeshError: spglib finds no symmetry at all.
     """
     cell: Any = (found.lattice, found.frac_coords, numbers)
-    data = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    try:
+        data = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    except spglib.SpglibError:
+        data = None
     if data is None:
         raise CrystalmeshError(f"spglib finds no space group at symprec {symprec}")
     n = found.n_vertices

@@ -1,4 +1,4 @@
-"""Crystal graphs: atoms joined to their nearest neighbours, or to all within a cutoff."""
+"""Graphs of systems: atoms joined to their nearest neighbours, or to all within a cutoff."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from vesin import NeighborList
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
@@ -39,7 +39,7 @@ class Cgcnn:
     atom of the cell, which makes its output depend on the order of sites.)
 
     Args:
-        settings: `representations.graph.cgcnn` of params.yaml.
+        settings: `representations.graph.cgcnn` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -172,7 +172,7 @@ class Radius:
     atom without neighbours has no edges.
 
     Args:
-        settings: `representations.graph.radius` of params.yaml.
+        settings: `representations.graph.radius` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -245,6 +245,90 @@ class Radius:
         return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
+class Atoms:
+    """Every atom of a system, and all pairs within a cutoff: what gradients can be taken of.
+
+    Unlike `Radius` it has each atom and each image as they are, so that distances can be formed
+    from positions. No atom has a largest number of neighbours. Edges hold whole cells between
+    atoms; a system without a cell has no images.
+
+    Args:
+        settings: `representations.graph.atoms` of config/.
+    """
+
+    positions = True  # see `represent.Positions`
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = parse(RadiusSettings, settings, "representations.graph.atoms")
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """The graph, its edges ordered by target, source and shift.
+
+        Returns:
+            numbers uint8 [n], positions f64 [n, 3] (Angstrom), cell f64 [3, 3] (rows, Angstrom;
+            [0, 3] where there is none); of the edges source and target int16 [e] (sites) and
+            shift int16 [e, 3] (cells from the source to the image of it that is a neighbour).
+
+        Raises:
+            CrystalmeshError: an element beyond 100, or a number that int16 does not hold.
+        """
+        atoms.vectors(crystal.numbers)  # refuses elements without features
+        cell = np.zeros((0, 3)) if crystal.cell is None else crystal.cell
+        target, source, shift = NeighborList(cutoff=self.settings.cutoff, full_list=True).compute(
+            points=crystal.positions,
+            box=cell if len(cell) else np.zeros((3, 3)),
+            periodic=crystal.cell is not None,
+            quantities="ijS",
+        )
+        order = np.lexsort((*shift.T[::-1], source, target))
+        _int16(np.abs(shift), "cells between neighbours")
+        return {
+            "numbers": crystal.numbers.astype(np.uint8),
+            "positions": np.asarray(crystal.positions, dtype=np.float64),
+            "cell": np.asarray(cell, dtype=np.float64),
+            "source": _int16(source[order].astype(np.int64), "sites"),
+            "target": _int16(target[order].astype(np.int64), "sites"),
+            "shift": shift[order].astype(np.int16),
+        }
+
+    def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Join graphs.
+
+        Returns:
+            What `Radius.collate` returns, each atom a node and each edge a group of its own;
+            besides positions f64 [n, 3] and shift f64 [e, 3] (Angstrom): distance f32 [e] is the
+            length of positions[source] + shift - positions[target].
+        """
+        pointer, edges = (
+            np.concatenate([[0], np.cumsum([len(item[key]) for item in items])]).astype(np.int64)
+            for key in ("numbers", "source")
+        )
+        system = np.repeat(np.arange(len(items)), np.diff(edges))
+        none = np.zeros((3, 3))
+        cells = np.stack([item["cell"] if len(item["cell"]) else none for item in items])
+
+        def joined(key: str) -> NDArray[Any]:
+            return np.concatenate([item[key] for item in items])
+
+        shift = np.matmul(joined("shift")[:, None].astype(np.float64), cells[system])[:, 0]
+        positions = joined("positions")
+        source, target = (joined(key) + pointer[system] for key in ("source", "target"))
+        distance = np.linalg.norm(positions[source] + shift - positions[target], axis=1)
+        arrays = {
+            "pointer": pointer,
+            "numbers": joined("numbers").astype(np.int64),
+            "sites": np.ones(len(positions), dtype=np.float32),
+            "positions": positions,
+            "source": source,
+            "target": target,
+            "group": np.arange(len(source)),
+            "count": np.ones(len(source), dtype=np.float32),
+            "shift": shift,
+            "distance": distance.astype(np.float32),
+        }
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
 def pairs(
     crystal: Crystal, cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -306,8 +390,8 @@ def _by_first(keys: Sequence[Hashable]) -> NDArray[np.int64]:
 
 def _int16(values: NDArray[np.integer[Any]], what: str) -> NDArray[np.int16]:
     if len(values) and values.max() > np.iinfo(np.int16).max:
-        raise CrystalmeshError(f"graph.radius: {values.max()} {what}: more than int16 holds")
+        raise CrystalmeshError(f"graph: {values.max()} {what}: more than int16 holds")
     return values.astype(np.int16)
 
 
-VARIANTS = {"cgcnn": Cgcnn, "radius": Radius}
+VARIANTS = {"cgcnn": Cgcnn, "radius": Radius, "atoms": Atoms}

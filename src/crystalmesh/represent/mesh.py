@@ -24,7 +24,7 @@ from pymatgen.core import Element
 from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms, geometry
@@ -46,19 +46,28 @@ class PublishedSettings(BaseModel):
     tolerance: float  # Angstrom by which a vertex may lie outside the central cell's closed box
 
 
-class _Triangles:
-    """What both meshes have in common."""
+class Triangles:
+    """What all meshes have in common: triangles, as indices and shifts (see `Published.build`)."""
+
+    def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
+        """The mesh of a crystal."""
+        raise NotImplementedError
+
+    def polygons(self, crystal: Crystal) -> Int[NDArray[np.int32], " f"] | None:
+        """Which face each triangle of `build` is a part of; None where each is a face itself."""
+        del crystal
+        return None
 
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
         """Join meshes: see the function `collate`."""
         return collate(items)
 
 
-class Published(_Triangles):
+class Published(Triangles):
     """The study's mesh: refined cell, supercell, Delaunay, tetrahedra at the central cell.
 
     Args:
-        settings: `representations.mesh.published` of params.yaml.
+        settings: `representations.mesh.published` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -94,7 +103,7 @@ class CanonicalSettings(BaseModel):
     tolerance: float  # Angstrom within which atoms count as co-spherical
 
 
-class Canonical(_Triangles):
+class Canonical(Triangles):
     """The faces of one period of the periodic Delaunay complex of the conventional cell.
 
     The complex itself does not depend on the cell; the conventional one gives the network its frame
@@ -104,7 +113,7 @@ class Canonical(_Triangles):
     its two normals the one that points up (or, if it is level, along b or a).
 
     Args:
-        settings: `representations.mesh.canonical` of params.yaml.
+        settings: `representations.mesh.canonical` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from crystalmesh.config import parse
+from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import atoms
@@ -47,7 +47,7 @@ class Points:
     axes of the file; the atoms of spglib's cells are moved into the cell.
 
     Args:
-        settings: `representations.points.<variant>` of params.yaml.
+        settings: `representations.points.<variant>` of config/.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalmesh.config import Project, lookup
+from crystalmesh.config.project import Project
+from crystalmesh.config.read import lookup
 from crystalmesh.data import registry, splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
@@ -74,17 +75,16 @@ class Features(Mapping[str, dict[str, NDArray[Any]]]):
         return len(self._row)
 
 
-def build(project: Project, key: str, jobs: int) -> None:
-    """The stage `represent`: make the features that `features.<key>` of params.yaml declares.
+def build(project: Project, dataset: str, name: str, jobs: int) -> None:
+    """The stage `represent`: make a dataset's features as config/ declares them.
 
     Shards are made side by side by `jobs` processes and merged in a fixed order. Finished shards
     outlive a killed run in the project's scratch folder and are used by the next one.
     """
-    features = lookup(project.params.features, key, "features")
-    name = features.representation
-    settings = project.params.representation(name)
-    folder = project.crystals(features.dataset)
-    wanted = splits.wanted(project, features)
+    own = project.params.features.get(dataset, {})
+    features = lookup(own, name, f"features of {dataset}")
+    settings, folder = project.params.representation(name), project.crystals(dataset)
+    wanted = splits.wanted(project, dataset, features)
     identity = json.dumps([name, settings, wanted, (folder / "index.json").read_text()])
     scratch = project.scratch / "represent" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     tasks = [
@@ -92,12 +92,12 @@ def build(project: Project, key: str, jobs: int) -> None:
         for number, start in enumerate(range(0, len(wanted), SHARD))
     ]
     with registry.progress() as bar:
-        work = bar.track(in_order(_shard, tasks, jobs), len(tasks), description=f"represent {key}")
+        work = bar.track(in_order(_shard, tasks, jobs), len(tasks), description=f"represent {name}")
         reports = list(work)
-    rejected = {name: reason for report in reports for name, reason in report.items()}
+    rejected = {one: reason for report in reports for one, reason in report.items()}
     if len(rejected) == len(wanted):
-        raise CrystalmeshError(f"represent {key}: no crystal has a {name}; see its settings")
-    with writing_folder(project.features(features.dataset, name)) as output:
+        raise CrystalmeshError(f"represent {dataset}: no crystal has a {name}; see its settings")
+    with writing_folder(project.features(dataset, name)) as output:
         for task in tasks:
             shutil.copyfile(_path(scratch, task[1]), _path(output, task[1]))
         write_json(
@@ -105,16 +105,16 @@ def build(project: Project, key: str, jobs: int) -> None:
             {
                 "representation": name,
                 "settings": settings,
-                "ids": [name for name in wanted if name not in rejected],
+                "ids": [one for one in wanted if one not in rejected],
                 "rejected": rejected,
                 # checksums, so that the index changes whenever the features do
                 "shards": {path.name: sha256(path) for path in sorted(output.iterdir())},
             },
         )
     shutil.rmtree(scratch)
-    said = f"represent {key}: {len(wanted) - len(rejected)} crystals"
-    for name, reason in itertools.islice(rejected.items(), 3):
-        said += f"; rejected {name} ({reason})"
+    said = f"represent {dataset} {name}: {len(wanted) - len(rejected)} crystals"
+    for one, reason in itertools.islice(rejected.items(), 3):
+        said += f"; rejected {one} ({reason})"
     more = len(rejected) - 3
     print(said + (f" and {more} more, see index.json" if more > 0 else ""), file=sys.stderr)
 

@@ -13,9 +13,6 @@ import numpy as np
 import spglib
 from numpy.typing import NDArray
 
-# spglib warns on every call unless it may raise.
-spglib.error.OLD_ERROR_HANDLING = False
-
 Array = NDArray[np.float64]
 
 

@@ -1,7 +1,7 @@
 """Faces, edges and volumes of cells known by their corners: the arrays of a `Complex`."""
 
-# Length: `assemble` keeps the arrays that it fills as local variables. Split into functions that
-# are handed them in tuples, it took 40 % longer.
+# Length: the loop of `assemble` keeps its arrays as local variables. Handed on for every face, in
+# tuples or one by one, each costs a count of references: a third of the time of the loop.
 
 from typing import Any, NamedTuple
 

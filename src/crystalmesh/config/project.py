@@ -1,0 +1,299 @@
+"""The folder that holds the settings, what they say, and where each stage reads and writes."""
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from crystalmesh.config import read
+from crystalmesh.config.read import lookup, parse
+from crystalmesh.config.schema import (
+    Benchmark,
+    Dataset,
+    Features,
+    Model,
+    Run,
+    Settings,
+    Split,
+    Study,
+    Target,
+    Training,
+    Validation,
+)
+from crystalmesh.errors import CrystalmeshError
+from crystalmesh.numerics import Tier
+
+
+class Params(Settings):
+    """All that config/ and studies/ say.
+
+    `splits` and `features` are by dataset; `representations` by module and variant.
+    """
+
+    validation: Validation
+    datasets: dict[str, Dataset]
+    benchmarks: dict[str, Benchmark] = Field(default={})
+    targets: dict[str, Target]
+    splits: dict[str, dict[str, Split]]
+    representations: dict[str, dict[str, dict[str, Any]]]
+    features: dict[str, dict[str, Features]]
+    models: dict[str, Model]
+    studies: dict[str, Study] = Field(default={})
+
+    def study(self, name: str) -> Study:
+        """A study by name."""
+        return lookup(self.studies, name, "study")
+
+    def run(self, reference: str) -> Run:
+        """A run by study/name."""
+        study, _, name = reference.partition("/")
+        return lookup(self.study(study).runs, name, f"run of study {study}")
+
+    def shown(self, study: str) -> list[Run]:
+        """The runs that a study's report shows: its own, and those of other studies."""
+        one = self.study(study)
+        runs = list(one.runs.values())
+        for pattern in one.report.also if one.report else ():
+            found = [
+                run
+                for other in self.studies.values()
+                for run in other.runs.values()
+                if fnmatch.fnmatch(run.reference, pattern) and run not in runs
+            ]
+            if not found:
+                raise CrystalmeshError(
+                    f"studies/{study}/study.yaml: report.also: no run is '{pattern}'"
+                )
+            runs += found
+        return runs
+
+    def datasets_of(self, study: str) -> list[str]:
+        """The dataset of a study, and after it those that single runs of it are on."""
+        names = [self.study(study).dataset]
+        return list(dict.fromkeys(names + [run.dataset for run in self.shown(study)]))
+
+    def benchmarks_of(self, study: str) -> list[str]:
+        """The benchmarks of the targets of a study that has a run on official folds of one."""
+        runs = [run for run in self.shown(study) if run.fold == "all"]
+        if not any(run.split in self.benchmarks for run in runs):
+            return []
+        targets = {target for run in runs for target in run.targets}
+        return [name for name, one in self.benchmarks.items() if one.target in targets]
+
+    def numerics(self, run: Run) -> Tier:
+        """The numerics tier that a run is trained in."""
+        return self.study(run.study).numerics
+
+    def training(self, run: Run) -> Training:
+        """The model's training settings with the run's overrides.
+
+        Raises:
+            CrystalmeshError: the overrides do not fit, or the model is not trained by gradients.
+        """
+        where = f"studies/{run.study}/study.yaml: {run.name}.training"
+        base = self.models[run.model].training
+        if base is None:
+            raise CrystalmeshError(f"{where}: {run.model} is not trained by epochs; leave it out")
+        return parse(Training, base.model_dump() | run.training, where)
+
+    def outputs(self, run: Run) -> int:
+        """Numbers that the run's network gives for one system."""
+        return sum(self.targets[name].outputs for name in run.targets)
+
+    def weights(self, run: Run) -> list[float] | None:
+        """Weights of the targets of a run in its loss; None where all have the same."""
+        given = run.weights
+        return [given.get(name, 1.0) for name in run.targets] if given else None
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """All that a run's checkpoint depends on; each checkpoint says it."""
+        model = self.models[run.model]
+        settings: dict[str, Any] = {
+            "run": dump(run),
+            "model": dump(model) | {"title": ""},
+            "targets": {name: dump(self.targets[name]) | {"title": ""} for name in run.targets},
+            "representation": self.representation(run.representation),
+        }
+        for title in (settings["model"], *settings["targets"].values()):
+            del title["title"]
+        if model.training is not None:
+            settings["training"] = dump(self.training(run))
+        if run.distillation and (other := run.distillation.classical):
+            settings["teacher"] = self.representation(other.representation)
+        return settings
+
+    def representation(self, name: str) -> dict[str, Any]:
+        """Settings of a representation, named module.variant (`mesh.published`)."""
+        module, _, variant = name.partition(".")
+        return lookup(lookup(self.representations, module, "representation"), variant, "variant")
+
+
+def dump(block: BaseModel) -> dict[str, Any]:
+    """A block as JSON values, without what is not given."""
+    return block.model_dump(mode="json", exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder that holds config/ and studies/, what they say, and where stages read and write.
+
+    Attributes:
+        root: the folder.
+        params: config/ and studies/.
+    """
+
+    root: Path
+    params: Params
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def results(self, study: str) -> Path:
+        return self.root / "results" / study
+
+    def raw(self, name: str) -> Path:
+        suffix = "csv.gz" if name in self.params.benchmarks else "json.gz"
+        return self.data / "raw" / f"{name}.{suffix}"
+
+    def crystals(self, dataset: str) -> Path:
+        return self.data / "crystals" / dataset
+
+    def split(self, dataset: str, split: str) -> Path:
+        return self.data / "splits" / dataset / f"{split}.json"
+
+    def features(self, dataset: str, representation: str) -> Path:
+        return self.data / "features" / dataset / representation
+
+    def checkpoint(self, run: Run) -> Path:
+        return self.results(run.study) / "checkpoints" / f"{run.name}.safetensors"
+
+    def history(self, run: Run) -> Path:
+        return self.results(run.study) / "history" / f"{run.name}.csv"
+
+    def card(self, run: Run) -> Path:
+        return self.results(run.study) / "cards" / f"{run.name}.json"
+
+    def predictions(self, run: Run, target: str) -> Path:
+        return self.results(run.study) / "predictions" / run.name / f"{target}.csv"
+
+    def metrics(self, run: Run) -> Path:
+        return self.results(run.study) / "metrics" / f"{run.name}.json"
+
+    def benchmark(self, name: str) -> Path:
+        """Published algorithms' errors on a benchmark."""
+        return self.root / "results" / "benchmarks" / f"{name}.json"
+
+    def calibration(self, run: Run, target: str) -> Path:
+        folder = self.results(self.serving or run.study) / "calibration"
+        return folder / run.study / f"{run.name}.{target}.safetensors"
+
+    @property
+    def scratch(self) -> Path:
+        """What an interrupted stage continues from; never an input of another stage."""
+        return self.root / ".crystalmesh"
+
+    def relative(self, path: Path) -> str:
+        """A path below the project, as plans and messages name it."""
+        return path.relative_to(self.root).as_posix()
+
+    @property
+    def serving(self) -> str | None:
+        """The study that says which networks `crystalmesh predict` offers."""
+        return next((name for name, one in self.params.studies.items() if one.serves), None)
+
+    def served(self) -> list[tuple[Run, str]]:
+        """Each run whose network is offered, with each of its targets."""
+        study = self.params.studies[self.serving] if self.serving else None
+        runs = [self.params.run(one) for one in study.serves] if study else []
+        return [(run, target) for run in runs for target in run.targets]
+
+
+def load(root: Path) -> Project:
+    """Read and check config/ and the plans of the studies under `root`.
+
+    Raises:
+        CrystalmeshError: one line for what is wrong; a plan is older than its study.
+    """
+    from crystalmesh.config import check, plan  # both use what stands here
+
+    project = Project(root, parse(Params, settings(root), "config"))
+    params = project.params.model_copy(update={"studies": plan.studies(project)})
+    check.check(params)
+    return Project(root, params)
+
+
+def settings(root: Path) -> dict[str, Any]:
+    """The blocks of config/*.yaml and config/models/*.yaml as one tree.
+
+    A block may stand in several files, each of its names in one. A model's name is that of its
+    file; its `variants` are models beside it, each with what it has of its own.
+    """
+    tree: dict[str, Any] = {}
+    for path in sorted((root / "config").glob("*.yaml")):
+        name = path.relative_to(root).as_posix()
+        for block, content in (read.yaml(path, name) or {}).items():
+            both = set(tree.get(block, {})) & set(content)
+            if both:
+                raise CrystalmeshError(f"{name}: {block}.{min(both)} stands in another file too")
+            tree[block] = tree.get(block, {}) | content
+    tree["models"] = {}
+    for path in sorted((root / "config" / "models").glob("*.yaml")):
+        base = {"architecture": path.stem} | read.yaml(path, path.relative_to(root).as_posix())
+        variants = base.pop("variants", {})
+        tree["models"][path.stem] = base
+        for variant, own in variants.items():
+            tree["models"][variant] = _merged(base, own)
+    tree["features"] = {
+        dataset: {name: {} for name in blocks.get("all", [])}
+        | {name: block for name, block in blocks.items() if name != "all"}
+        for dataset, blocks in tree.get("features", {}).items()
+    }
+    return tree
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A block with another's settings over its own, block by block."""
+    merged = dict(base)
+    for key, value in own.items():
+        inner = base.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def root(start: Path | None = None) -> Path:
+    """The folder of the project at or above `start` (default: the current folder)."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "config" / "models").is_dir():
+            return folder
+    raise CrystalmeshError(f"{here}: no config/ here or above; run inside the project's folder")
+
+
+def find(start: Path | None = None) -> Project:
+    """Load the project at or above `start` (default: the current folder)."""
+    return load(root(start))
+
+
+def locate() -> Project:
+    """The project at or above the current folder, else the one that this package lies in."""
+    try:
+        return find()
+    except CrystalmeshError:
+        source = Path(__file__).resolve().parents[3]
+        if not (source / "config").exists():
+            raise
+        return load(source)
+
+
+def as_json(text: str, where: str) -> Any:
+    """JSON text; raises CrystalmeshError where it is broken."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CrystalmeshError(f"{where}: not valid JSON ({error})") from error
