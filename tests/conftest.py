@@ -3,6 +3,8 @@
 import copy
 import gzip
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
-from crystalmesh import config
-from crystalmesh.config import Project
+from crystalmesh.config import plan
+from crystalmesh.config.project import Project, load
+from crystalmesh.config.schema import Run
 from crystalmesh.files import sha256
 
+Tree = dict[str, Any]
 SYMBOLS = ["Na", "Cl", "Cu", "O", "Ti", "Fe"]
 TRAINING = {
     "optimizer": "adam",
@@ -24,13 +28,11 @@ TRAINING = {
     "loss": "l1",
     "standardise": True,
 }
-SOME = {"dataset": "tiny", "split": "60-20-20", "fold": 0, "size": "all", "seed": 1}
-TREE: dict[str, Any] = {
-    "datasets": {"tiny": {"title": "tiny", "source": "made up", "file": "tiny.json.gz"}},
-    "catalogue": {},
-    "benchmarks": {},
+# Blocks of config/all.yaml; `models` has a file for each, and `studies` a folder for each.
+TREE: Tree = {
     "validation": {"min_distance": 0.5, "symprec": 0.01},
-    "tasks": {
+    "datasets": {"tiny": {"title": "tiny", "source": "made up", "file": "tiny.json.gz"}},
+    "targets": {
         "e_form": {"title": "energy", "label": "e_form", "unit": "eV/atom", "range": [-10, 10]},
         "log_k": {
             "title": "bulk modulus",
@@ -48,15 +50,7 @@ TREE: dict[str, Any] = {
             "range": [1, 230],
         },
     },
-    "splits": {
-        "tiny-60-20-20": {
-            "dataset": "tiny",
-            "split": "60-20-20",
-            "title": "60/20/20",
-            "ratio": [3, 1, 1],
-            "seed": 0,
-        }
-    },
+    "splits": {"tiny": {"60-20-20": {"title": "60/20/20", "ratio": [3, 1, 1], "seed": 0}}},
     "representations": {
         "mesh": {
             "published": {"symprec": 0.01, "supercell": 5, "tolerance": 0.05},
@@ -64,19 +58,11 @@ TREE: dict[str, Any] = {
         },
         "graph": {"cgcnn": {"neighbours": 12, "cutoff": 8.0}},
     },
-    "features": {
-        f"tiny-{name.replace('.', '_')}": {
-            "dataset": "tiny",
-            "representation": name,
-            "split": "60-20-20",
-            "sizes": "all",
-        }
-        for name in ("mesh.published", "mesh.canonical", "graph.cgcnn")
-    },
+    "features": {"tiny": {"mesh.published": {}, "mesh.canonical": {}, "graph.cgcnn": {}}},
     "models": {
         "cgcnn": {
             "title": "CGCNN",
-            "architecture": "cgcnn",
+            "representation": "graph.cgcnn",
             "network": {
                 "atom": 8,
                 "convolutions": 2,
@@ -90,6 +76,7 @@ TREE: dict[str, Any] = {
         "mesh_release": {
             "title": "mesh network",
             "architecture": "mesh",
+            "representation": "mesh.published",
             "network": {
                 "geometry": "edges",
                 "atoms": [8, 8],
@@ -101,26 +88,27 @@ TREE: dict[str, Any] = {
             "training": TRAINING | {"standardise": False},
         },
     },
-    "reports": {
+    "studies": {
         "demo": {
             "title": "Tiny",
             "dataset": "tiny",
             "numerics": "native",
-            "mesh_picture": "mp-1",
-            "stability": {"crystals": 4, "displacements": [1.0e-4, 1.0e-2]},
+            # by name; in study.yaml each is a block with its `name`
+            "runs": {
+                "log_k-cgcnn": {
+                    "target": "log_k", "model": "cgcnn", "split": "60-20-20", "seed": 1,
+                },
+                "log_k-mesh": {
+                    "target": "log_k", "model": "mesh_release", "split": "60-20-20", "seed": 1,
+                },
+                "space_group-cgcnn": {
+                    "target": "space_group", "model": "cgcnn", "split": "60-20-20", "seed": 1,
+                },
+            },
+            "report": {"mesh_picture": "mp-1"},
         }
     },
-    "experiments": {
-        "demo": {
-            "log_k-cgcnn": SOME
-            | {"task": "log_k", "representation": "graph.cgcnn", "model": "cgcnn"},
-            "log_k-mesh": SOME
-            | {"task": "log_k", "representation": "mesh.published", "model": "mesh_release"},
-            "space_group-cgcnn": SOME
-            | {"task": "space_group", "representation": "graph.cgcnn", "model": "cgcnn"},
-        }
-    },
-}
+}  # fmt: skip
 
 
 def documents(count: int = 30) -> dict[str, Any]:
@@ -175,23 +163,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def tree() -> dict[str, Any]:
-    """The params.yaml of the tiny project, to change at will."""
+def tree() -> Tree:
+    """The settings of the tiny project, to change at will."""
     return copy.deepcopy(TREE)
 
 
-def write_project(root: Path, tree: dict[str, Any]) -> Project:
-    """Write params.yaml and the raw file under `root` (the mirror is the folder itself)."""
+def write_settings(root: Path, tree: Tree) -> None:
+    """Write config/ and studies/ of a tree as it is laid out in TREE, but no plans."""
+    (root / "config" / "models").mkdir(parents=True, exist_ok=True)
+    shared = {key: block for key, block in tree.items() if key not in ("models", "studies")}
+    files = {"config/all.yaml": shared}
+    files |= {f"config/models/{name}.yaml": model for name, model in tree["models"].items()}
+    for name, study in tree["studies"].items():
+        runs = study["runs"]
+        if isinstance(runs, dict):
+            runs = [block | {"name": run} for run, block in runs.items()]
+        files[f"studies/{name}/study.yaml"] = {**study, "runs": runs}
+    for place, content in files.items():
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(copy.deepcopy(content), sort_keys=False), encoding="utf-8")
+    (root / "config" / "none").touch()
+    (root / "paper").mkdir(exist_ok=True)  # whose files every report reads
+
+
+def write_project(root: Path, tree: Tree) -> Project:
+    """Write the settings, their plans and the raw file under `root` (which is the mirror too).
+
+    Written once more with a changed tree, the project has the new settings.
+    """
     root.mkdir(parents=True, exist_ok=True)
     raw = root / "tiny.json.gz"
     raw.write_bytes(gzip.compress(json.dumps(documents()).encode(), mtime=0))
     tree["datasets"]["tiny"]["sha256"] = sha256(raw)
-    (root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    return config.load(root)
+    write_settings(root, tree)
+    plan.write(root)
+    return load(root)
+
+
+def run_of(project: Project, name: str) -> Run:
+    """A run of the study `demo`."""
+    return project.params.run(f"demo/{name}")
 
 
 @pytest.fixture
-def project(tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The tiny project with raw data, crystals and splits, features still to be made."""
     from crystalmesh.data import registry, splits, validation
 
@@ -200,5 +216,51 @@ def project(tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     made = write_project(root, tree)
     registry.fetch(made, "tiny", 1)
     validation.build(made, "tiny", 1)
-    splits.build(made, "tiny-60-20-20")
+    splits.build(made, "tiny", "60-20-20")
     return made
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tree], Path]:
+    """The data of a tree (crystals, splits, all features), made once for each kind of tree."""
+    from crystalmesh.data import registry, splits, validation
+    from crystalmesh.represent import store
+
+    known: dict[str, Path] = {}
+
+    def make(tree: Tree) -> Path:
+        blocks = {key: block for key, block in tree.items() if key not in ("models", "studies")}
+        key = json.dumps(blocks, sort_keys=True)
+        if key not in known:
+            root = tmp_path_factory.mktemp("built")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("CRYSTALMESH_MIRROR", str(root))
+                project = write_project(root, blocks | {"models": {}, "studies": {}})
+                registry.fetch(project, "tiny", 1)
+                validation.build(project, "tiny", 1)
+                for name in project.params.splits["tiny"]:
+                    splits.build(project, "tiny", name)
+                for name in project.params.features["tiny"]:
+                    store.build(project, "tiny", name, 1)
+            known[key] = project.data
+        return known[key]
+
+    return make
+
+
+@pytest.fixture
+def renew(tmp_path: Path, built: Callable[[Tree], Path]) -> Callable[[Tree], Project]:
+    """Write a tree as the settings of the project, and the data that belong to it."""
+
+    def write(tree: Tree) -> Project:
+        project = write_project(tmp_path / "project", tree)
+        shutil.copytree(built(tree), project.data, dirs_exist_ok=True)
+        return project
+
+    return write
+
+
+@pytest.fixture
+def ready(tree: Tree, renew: Callable[[Tree], Project]) -> Project:
+    """The tiny project with all its features."""
+    return renew(tree)

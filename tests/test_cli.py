@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +15,41 @@ import typer
 import crystalmesh
 from crystalmesh import cli
 from crystalmesh.errors import CrystalmeshError
+from tests.conftest import Tree, write_project
 
-MINI = Path(__file__).parent / "workflow" / "params.yaml"
-STAGES = {
-    "fetch": 1, "crystals": 1, "split": 1, "folds": 1, "represent": 1, "train": 2, "predictions": 2,
-    "evaluate": 2, "calibrate": 2, "published": 2, "tables": 1, "figures": 1, "site": 1,
-    "metrics": 1, "paper": 1, "ledger": 1, "crate": 1,
-}  # fmt: skip
+STUDIES = (
+    "stability",
+    "embeddings",
+    "tables",
+    "figures",
+    "site",
+    "metrics",
+    "document",
+    "ledger",
+    "crate",
+)
+# Each stage with arguments of which nothing is there, and with some whose inputs are missing.
+UNKNOWN = {
+    "fetch": ["nonesuch"],
+    "crystals": ["nonesuch"],
+    "split": ["tiny", "nonesuch"],
+    "folds": ["nonesuch"],
+    "published": ["nonesuch"],
+    "represent": ["tiny", "mesh.nonesuch"],
+    "train": ["demo/nonesuch"],
+    "predictions": ["nonesuch/log_k-mesh"],
+    "evaluate": ["demo/nonesuch"],
+    "calibrate": ["demo/nonesuch", "log_k"],
+} | {stage: ["nonesuch"] for stage in STUDIES}
+MISSING = {
+    "crystals": ["tiny"],
+    "split": ["tiny", "60-20-20"],
+    "represent": ["tiny", "graph.cgcnn"],
+    "train": ["demo/log_k-cgcnn"],
+    "predictions": ["demo/log_k-cgcnn"],
+    "evaluate": ["demo/log_k-cgcnn"],
+    "calibrate": ["demo/log_k-cgcnn", "log_k"],
+}
 
 
 def crystalmesh_in(
@@ -52,9 +81,16 @@ def error_of(ended: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "params.yaml").write_text(MINI.read_text())
-    return tmp_path
+def root(tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings of the tiny project and its raw file."""
+    monkeypatch.setenv("CRYSTALMESH_MIRROR", str(tmp_path))
+    return write_project(tmp_path, tree).root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file but those that only hold digests of the plans."""
+    paths = (path for path in root.rglob("*") if path.is_file())
+    return {str(p): p.read_bytes() for p in paths if ".crystalmesh" not in p.parts}
 
 
 def test_version_and_help(tmp_path: Path) -> None:
@@ -63,75 +99,75 @@ def test_version_and_help(tmp_path: Path) -> None:
     )
     for arguments in ([], ["--help"]):
         text = crystalmesh_in(tmp_path, *arguments).stdout
-        assert all(f"\n  {stage} " in text for stage in STAGES)
+        assert all(f"\n  {stage} " in text for stage in (*UNKNOWN, "plan"))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["trian"], "No such command 'trian'"),
     (["fetch"], "Missing argument"),
-    (["fetch", "emt", "more"], "unexpected extra argument"),
-    (["fetch", "--fast", "emt"], "No such option"),
+    (["fetch", "tiny", "more"], "unexpected extra argument"),
+    (["fetch", "--fast", "tiny"], "No such option"),
 ])  # fmt: skip
 def test_a_wrong_command_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert message in error_of(crystalmesh_in(tmp_path, *arguments))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_an_unknown_name(project: Path, stage: str) -> None:
-    error = error_of(crystalmesh_in(project, stage, *["nonesuch"] * STAGES[stage]))
-    assert "params.yaml" in error
-    assert "nonesuch" in error
-    assert sorted(path.name for path in project.iterdir()) == [".crystalmesh", "params.yaml"]
+@pytest.mark.parametrize("stage", [one for one in UNKNOWN if one not in STUDIES[1:]])
+def test_an_unknown_name(root: Path, stage: str) -> None:
+    before = contents(root)
+    assert "nonesuch" in error_of(crystalmesh_in(root, stage, *UNKNOWN[stage]))
+    assert contents(root) == before
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["crystals", "emt"],
-        ["split", "emt-60-20-20"],
-        ["represent", "emt-graph_cgcnn"],
-        ["train", "demo", "log_k-cgcnn-15"],
-        ["predictions", "demo", "log_k-cgcnn-15"],
-        ["evaluate", "demo", "log_k-cgcnn-15"],
-        ["tables", "demo"],
-        ["figures", "demo"],
-        ["metrics", "demo"],
-        ["paper", "demo"],
-        ["ledger", "demo"],
-        ["crate", "demo"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_a_missing_input(project: Path, arguments: list[str]) -> None:
-    error_of(crystalmesh_in(project, *arguments))
-    assert sorted(path.name for path in project.iterdir()) == [".crystalmesh", "params.yaml"]
+@pytest.mark.parametrize("stage", MISSING)
+def test_a_missing_input(root: Path, stage: str) -> None:
+    before = contents(root)
+    error_of(crystalmesh_in(root, stage, *MISSING[stage]))
+    assert contents(root) == before
 
 
-def test_a_typo_in_params(project: Path) -> None:
-    path = project / "params.yaml"
+def test_a_run_is_named_with_its_study(root: Path) -> None:
+    error = error_of(crystalmesh_in(root, "train", "log_k-cgcnn"))
+    assert "log_k-cgcnn: give a run as STUDY/RUN" in error
+
+
+def test_a_plan_is_written_and_an_older_one_stops_every_stage(root: Path) -> None:
+    assert crystalmesh_in(root, "plan", "--check").returncode == 0
+    path = root / "studies" / "demo" / "study.yaml"
+    path.write_text(path.read_text().replace("seed: 1", "seed: 2", 1))
+    error = error_of(crystalmesh_in(root, "fetch", "tiny"))
+    assert "studies/demo/plan.json: older than" in error
+    assert "run `crystalmesh plan`" in error
+    assert "not up to date" in crystalmesh_in(root, "plan", "--check").stderr
+    ended = crystalmesh_in(root, "plan")
+    assert (ended.returncode, ended.stdout) == (0, "studies/demo/plan.json\n")
+    assert crystalmesh_in(root, "fetch", "tiny").returncode == 0
+
+
+def test_a_typo_in_the_settings(root: Path) -> None:
+    path = root / "config" / "all.yaml"
     path.write_text(path.read_text().replace("seed: 0", "sede: 0", 1))
-    error = error_of(crystalmesh_in(project, "fetch", "emt"))
-    assert "splits.emt-60-20-20.sede: unknown setting; did you mean 'seed'?" in error
-    assert [path.name for path in project.iterdir()] == ["params.yaml"]
+    error = error_of(crystalmesh_in(root, "fetch", "tiny"))
+    assert "splits.tiny.60-20-20.sede: unknown setting; did you mean 'seed'?" in error
+    assert not (root / "data").exists()
 
 
-def test_no_project_and_wrong_jobs(tmp_path: Path, project: Path) -> None:
+def test_no_project_and_wrong_jobs(root: Path) -> None:
     for jobs in ("0", "two", ""):
-        error = error_of(crystalmesh_in(project, "fetch", "emt", CRYSTALMESH_JOBS=jobs))
+        error = error_of(crystalmesh_in(root, "fetch", "tiny", CRYSTALMESH_JOBS=jobs))
         assert f"CRYSTALMESH_JOBS={jobs}: " in error
-    (project / "params.yaml").unlink()
-    assert "no params.yaml here or above" in error_of(crystalmesh_in(tmp_path, "fetch", "emt"))
+    shutil.rmtree(root / "config")
+    assert "no config/ here or above" in error_of(crystalmesh_in(root, "fetch", "tiny"))
 
 
-def test_no_room_for_the_output(project: Path) -> None:
-    arguments = ("fetch", "emt")
-    error_of(crystalmesh_in(project, "fetch", "nonesuch"))  # leaves the settings files
-    error = error_of(crystalmesh_in(project, *arguments, limit=1000))
+def test_no_room_for_the_output(root: Path) -> None:
+    arguments = ("fetch", "tiny")
+    error = error_of(crystalmesh_in(root, *arguments, limit=1000))
     assert "File too large; mend that and run again" in error
-    assert list((project / "data" / "raw").iterdir()) == []
+    assert list((root / "data" / "raw").iterdir()) == []
     # and the next run continues
-    assert crystalmesh_in(project, *arguments).returncode == 0
-    assert [path.name for path in (project / "data" / "raw").iterdir()] == ["emt.json.gz"]
+    assert crystalmesh_in(root, *arguments).returncode == 0
+    assert [path.name for path in (root / "data" / "raw").iterdir()] == ["tiny.json.gz"]
 
 
 def interrupted_by_lightning() -> None:

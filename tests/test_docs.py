@@ -2,19 +2,29 @@
 
 import ast
 import contextlib
+import csv
+import fnmatch
 import io
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+import typer.main
 
+from crystalmesh.cli import app
+from crystalmesh.config import engines
+from crystalmesh.config.project import Project, load
 from crystalmesh.data.entries import chosen
 from crystalmesh.data.sources import mpjson
 
@@ -159,9 +169,266 @@ def test_labels_are_those_that_are_read() -> None:
         ),
     ):
         assert chosen(read, mpjson.LABELS, ()).labels == dict.fromkeys(mpjson.LABELS, 1.5)
-    labels = re.search(r"^\| `label` \| (.*) \|$", (DOCS / "new-task.md").read_text(), re.M)
+    labels = re.search(r"^\| `label` \| (.*) \|$", (DOCS / "new-target.md").read_text(), re.M)
     assert labels is not None
     assert re.findall(r"`(\w+)`", labels[1]) == [*mpjson.LABELS, "space_group"]
+
+
+# What the pages name -----------------------------------------------------------------------------
+
+# The research log and the changelog also say what things were called before.
+OF_TODAY = [ROOT / "README.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "research-log.md"})]
+PAGES = [*OF_TODAY, DOCS / "research-log.md", ROOT / "CHANGELOG.md"]
+EXAMPLES = ("alloys", "halides")  # studies that pages on extending the project make
+PLACEHOLDER = re.compile(r"[<*…{]|STUDY|RUN\b|my_|STAGE")
+
+
+@cache
+def project() -> Project:
+    return load(ROOT)
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def codes(page: Path) -> Iterator[str]:
+    """Every code in a line, and every line of the shell blocks without its comment."""
+    text = text_of(page)
+    blocks = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for language, content in blocks:
+        if language == "sh":
+            joined = content.replace("\\\n", " ")
+            yield from (re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines())
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+
+
+def outputs(study: str) -> set[str]:
+    """What the stages of a study's report make: files and folders below results/<study>."""
+    return {name for stage in engines.report(project(), study).values() for name in stage.outputs}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    """Of results, to what is there or to what a stage makes."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        parts = urlsplit(link)
+        if parts.scheme or not parts.path:
+            continue
+        path = (page.parent / parts.path).resolve()
+        names = path.relative_to(ROOT).parts
+        made = names[0] == "results" and len(names) > 2 and names[2] in outputs(names[1])
+        if not path.exists() and not made:
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.name)
+def test_every_command_is_one(page: Path) -> None:
+    """crystalmesh with its commands and options, make with its targets."""
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    targets = set(re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    targets |= set(re.findall(r"^([\w ]+): \$\(READY", text_of(ROOT / "Makefile"), re.MULTILINE))
+    targets = {name for names in targets for name in names.split()} | {".venv/ready"}
+    wrong = []
+    for code in codes(page):
+        for said in re.findall(r"(?:^|\s|/)crystalmesh ([^|;&]+)", code):
+            name, *words = said.split()
+            if name.startswith("-") or PLACEHOLDER.search(name):
+                continue
+            if name not in commands:
+                wrong.append(code)
+                continue
+            options = {option for one in commands[name].params for option in one.opts}
+            named = {word.partition("=")[0] for word in words if re.match("--[a-z]", word)}
+            wrong += [code] if named - options - {"--help"} else []
+        for target in re.findall(r"^make ((?![A-Z]+=)[\w./-]+)", code):
+            wrong += [code] if target not in targets else []
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.name)
+def test_every_study_and_run_that_is_named_is_there(page: Path) -> None:
+    wrong = []
+    for code in codes(page):
+        engine = re.match(
+            r"(?:\S+/)?snakemake .*?(?:--cores \d+|profiles/slurm|--dry-run)\s+(\w+)$", code
+        )
+        studies = [engine[1]] if engine else []
+        studies += re.findall(r"\b(?:studies|results)/(\w+)/", code)
+        studies += re.findall(r"crystalmesh verify (\w+)", code)
+        known = {*project().params.studies, *EXAMPLES, "benchmarks", "STUDY"}
+        wrong += [code for study in studies if study not in known]
+        if (found := re.fullmatch(r"(\w+)/([\w-]+)", code)) and found[
+            1
+        ] in project().params.studies:
+            wrong += [code] if found[2] not in project().params.study(found[1]).runs else []
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    """Sources, settings, tests: as a path of the project or below src/crystalmesh."""
+    wrong = []
+    for code in codes(page):
+        for name in re.findall(
+            r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|yaml|csv|json|smk)\b", code
+        ):
+            first = name.split("/")[0]
+            if first in ("results", "data", "my_crystals") or any(one in name for one in EXAMPLES):
+                continue
+            places = (ROOT, ROOT / "src" / "crystalmesh", ROOT / "src", ROOT / "docs")
+            if not any((place / name).exists() for place in places) and "deepsets" not in name:
+                wrong.append(name)
+    assert wrong == []
+
+
+def test_old_names_are_gone() -> None:
+    """But for the changelog, the research log, and one question."""
+    for page in OF_TODAY:
+        text = re.sub(r"^\*\*Where is `params.yaml`.*", "", text_of(page), flags=re.MULTILINE)
+        assert not re.search(
+            r"params\.yaml|--task|\bexperiments?\b|\bkriged|(?<!elastic\.)\btruss\b", text
+        ), page
+
+
+# Numbers -----------------------------------------------------------------------------------------
+
+
+def value(run: str, target: str) -> dict[str, Any]:
+    """What results/ has of a run (study/name) and a target."""
+    study, name = run.split("/")
+    path = ROOT / "results" / study / "metrics" / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    own: dict[str, Any] = found["targets"][target]
+    return own | {"n_train": found["n_train"]}
+
+
+def single(run: str, target: str) -> float:
+    """The error of one network: of an ensemble, the mean over its members."""
+    metric = value(run, target)
+    return statistics.fmean(metric.get("members") or [metric["value"]])
+
+
+def together(runs: dict[str, int], target: str) -> float:
+    """The error of the mean of networks of several runs: of each run the first ones."""
+    total: dict[str, list[float]] = {}
+    truth: dict[str, float] = {}
+    for run, count in runs.items():
+        path = ROOT / "results/moduli/predictions" / run / f"{target}.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                own = [float(row.get(f"member_{k}") or row["prediction"]) for k in range(count)]
+                total.setdefault(row["id"], []).extend(own)
+                truth[row["id"]] = float(row["target"])
+    return float(np.mean([abs(np.mean(own) - truth[one]) for one, own in total.items()]))
+
+
+def published(algorithm: str, target: str) -> float:
+    path = ROOT / "results" / "benchmarks" / f"matbench_{target}.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))["algorithms"][algorithm]["mae_all"])
+
+
+def moduli_of(method: str, target: str) -> float:
+    """The error that a row of the tables of Matbench's moduli must have."""
+    if method.endswith("published") or ", published" in method:
+        names = {"coNGN": "coNGN", "ALIGNN": "alignn"}
+        return published(names[method.partition(",")[0]], target)
+    study = project().params.study("moduli")
+    assert study.report
+    if method.startswith("ensemble of five"):
+        return together(dict(study.report.ensembles[0].runs), target)
+    runs = {
+        "CGCNN": f"{target}-cgcnn",
+        "Gaussian process": f"{target}-gaussian_process",
+        "all descriptors, distilled": "delaunay_described_distilled",
+        "elastic features, distilled": "delaunay_elastic_distilled",
+        "elastic features, GP stacking": "delaunay_stacked",
+        "elastic features": "delaunay_elastic",
+        "Delaunay network": "delaunay",
+    }
+    plain = method.removeprefix("Delaunay network, ")
+    run = next(run for start, run in runs.items() if plain.startswith(start))
+    if "together" in method:
+        return float(value(f"moduli/{run}-matbench", target)["value"])
+    return single(f"moduli/{run}-matbench", target)
+
+
+@pytest.mark.parametrize(("page", "rows"), [("README.md", 8), ("docs/models.md", 13)])
+def test_errors_of_the_moduli_are_those_of_the_results(page: str, rows: int) -> None:
+    found = re.findall(
+        r"^\| \**([^|*]+?)\** \| (0\.\d{4}) \| (0\.\d{4}) \|", text_of(ROOT / page), re.MULTILINE
+    )
+    assert len(found) == rows
+    for method, *printed in found:
+        for target, text in zip(("log_k", "log_g"), printed, strict=True):
+            assert f"{moduli_of(method, target):.4f}" == text, (method, target)
+
+
+def test_studies_of_the_readme_are_those_of_the_settings() -> None:
+    """Their names, how many runs they have, and the CPU hours of their cards."""
+    found = re.findall(
+        r"^\| `(\w+)` \| .* \| (\d+) \| ([\d.]*) ?\|$", text_of(ROOT / "README.md"), re.MULTILINE
+    )
+    assert {name for name, _, _ in found} == set(project().params.studies)
+    for name, runs, hours in found:
+        assert int(runs) == len(project().params.study(name).runs), name
+        cards = sorted((ROOT / "results" / name / "cards").glob("*.json"))
+        seconds = sum(json.loads(card.read_text())["cpu_seconds"] for card in cards)
+        assert hours == (f"{seconds / 3600:.1f}" if cards else ""), name
+
+
+def test_other_numbers_of_the_readme_are_those_of_the_results() -> None:
+    text = text_of(ROOT / "README.md")
+    for wanted in (
+        f"{value('energies/e_form-delaunay_local-all', 'e_form')['value']:.4f} eV/atom",
+        f"CGCNN {value('energies/e_form-cgcnn_muon-all', 'e_form')['value']:.4f}",
+        f"{value('energies/delaunay_energy-all', 'gap')['value']:.3f} eV",
+        f"{value('symmetry/space_group-automorphisms-all', 'space_group')['value']:.2f} %",
+        f"{value('mesh/space_group-mesh_release-canonical-1250', 'space_group')['value']:.1f} %",
+        f"{value('mesh/space_group-cgcnn-1250', 'space_group')['value']:.1f} %",
+    ):
+        assert wanted in text, wanted
+
+
+def test_networks_that_are_served_have_their_errors_on_the_page() -> None:
+    rows = re.findall(
+        r"^\| `([\w/-]+)` \| `(\w+)` \| `([\w.]+)` \| ([\d,]+) \| (\w+) ([\d.]+).*? on ([\d,]+)"
+        r" \| ([\d.]+) % \|$",
+        text_of(DOCS / "predict.md"),
+        re.MULTILINE,
+    )
+    listed = []
+    for run, target, representation, trained, metric, printed, tested, covered in rows:
+        listed.append((run, target))
+        found = value(run, target)
+        digits = len(printed.partition(".")[2])
+        assert f"{found['value']:.{digits}f}" == printed, (run, target)
+        assert found["metric"] == metric
+        assert f"{found['n_test']:,}" == tested
+        assert f"{100 * found['coverage']:.1f}" == covered
+        assert f"{found['n_train']:,}" == trained, run
+        assert project().params.run(run).representation == representation
+    assert sorted(listed) == sorted((run.reference, one) for run, one in project().served())
+
+
+def test_coverage_of_the_intervals_is_as_said() -> None:
+    report = project().params.study("paper").report
+    assert report
+    shares = []
+    for path in sorted((ROOT / "results").glob("*/metrics/*.json")):
+        reference = f"{path.parts[-3]}/{path.stem}"
+        if any(fnmatch.fnmatch(reference, pattern) for pattern in report.also):
+            shares += [one["coverage"] for one in json.loads(path.read_text())["targets"].values()]
+    inside = sum(0.88 <= share <= 0.92 for share in shares)
+    said = re.search(
+        r"of the (\d+) pairs of a run and a target in the front report, (\d+)",
+        text_of(DOCS / "models.md"),
+    )
+    assert said is not None
+    assert (int(said[1]), int(said[2])) == (len(shares), inside)
 
 
 # Errors ------------------------------------------------------------------------------------------

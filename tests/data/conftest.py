@@ -1,4 +1,4 @@
-"""Raw files of a few crystals, and a project whose params.yaml declares what a test needs."""
+"""Raw files of a few crystals, and a project whose settings declare what a test needs."""
 
 import gzip
 import hashlib
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from crystalmesh import config
-from crystalmesh.config import Project
+from crystalmesh.config import plan
+from crystalmesh.config.project import Project, load
+from tests.conftest import write_settings
 
 Tree = dict[str, Any]
 COLUMNS = [
     "mpid", "formula", "e_form", "gap pbe", "mu_b", "bulk modulus", "shear modulus", "structure",
 ]  # fmt: skip
-TASKS: Tree = {
+TARGETS: Tree = {
     "e_form": {"title": "energy", "label": "e_form", "unit": "eV/atom", "range": [-10.0, 10.0]},
     "gap": {"title": "gap", "label": "gap", "unit": "eV", "range": [0.0, 20.0]},
     "log_k": {
@@ -36,6 +36,7 @@ TASKS: Tree = {
         "range": [1, 230],
     },
 }
+SPLIT: Tree = {"title": "60/20/20", "ratio": [3, 1, 1], "seed": 0}
 
 
 def structure(
@@ -116,30 +117,19 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
         }
         tree: Tree = {
             "datasets": {"tiny": tiny},
-            "catalogue": {},
-            "benchmarks": {},
             "validation": {"min_distance": 0.5, "symprec": 0.01},
-            "tasks": TASKS,
-            "splits": {
-                "tiny-60-20-20": {
-                    "dataset": "tiny",
-                    "split": "60-20-20",
-                    "title": "60/20/20",
-                    "ratio": [3, 1, 1],
-                    "seed": 0,
-                }
-            },
+            "targets": TARGETS,
+            "splits": {"tiny": {"60-20-20": SPLIT}},
             "representations": {"graph": {"cgcnn": {}}},
             "features": {},
             "models": {},
-            "reports": {},
-            "experiments": {},
+            "studies": {},
         }
         for block, values in blocks.items():
-            tree[block] = tree[block] | values
+            tree[block] = tree.get(block, {}) | values
         root = tmp_path / "project"
-        root.mkdir(exist_ok=True)
-        (root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-        return config.load(root)
+        write_settings(root, tree)
+        plan.write(root)
+        return load(root)
 
     return make

@@ -13,14 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from crystalmesh.config import Project
+from crystalmesh.config.project import Project
 from crystalmesh.data import closest, registry, validation
 from crystalmesh.data.closest import nearest
 from crystalmesh.data.crystals import Crystals, natural, reduced_formula
 from crystalmesh.data.sources import mpjson
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, sha256, write_json
-from tests.data.conftest import TASKS, dataframe, documents, many, packed, row, structure
+from tests.data.conftest import TARGETS, dataframe, documents, many, packed, row, structure
 
 Declare = Callable[..., Project]
 NAN, INF = math.nan, math.inf
@@ -151,13 +151,13 @@ def test_a_bad_label_is_rejected_and_its_crystal_kept(
     ]  # fmt: skip
 
 
-def test_a_logarithm_needs_a_positive_label_and_all_tasks_of_a_label_must_agree(
+def test_a_logarithm_needs_a_positive_label_and_all_targets_of_a_label_must_agree(
     declare: Declare,
 ) -> None:
-    wide = TASKS["log_k"] | {"range": [-100.0, 100.0]}
-    narrow = TASKS["log_k"] | {"transform": "none", "range": [0.0, 60.0]}
+    wide = TARGETS["log_k"] | {"range": [-100.0, 100.0]}
+    narrow = TARGETS["log_k"] | {"transform": "none", "range": [0.0, 60.0]}
     rows = [row(f"mp-{i}", structure(), k=k) for i, k in enumerate((0.0, -1.0, 55.0, 70.0))]
-    project = declare(packed(dataframe(rows)), tasks={"log_k": wide, "k": narrow})
+    project = declare(packed(dataframe(rows)), targets={"log_k": wide, "k": narrow})
     found, rejected = built(project)
     np.testing.assert_array_equal(found.labels["k_vrh"], [NAN, NAN, 55.0, NAN])
     assert [(line["id"], line["scope"]) for line in rejected] == [
@@ -165,7 +165,7 @@ def test_a_logarithm_needs_a_positive_label_and_all_tasks_of_a_label_must_agree(
     ]  # fmt: skip
 
 
-def test_a_label_no_task_uses_must_still_be_finite(declare: Declare) -> None:
+def test_a_label_no_target_uses_must_still_be_finite(declare: Declare) -> None:
     bad = row("mp-1", structure())
     bad[4] = "NaN"
     found, rejected = built(declare(packed(dataframe([bad, row("mp-2", structure())]))))

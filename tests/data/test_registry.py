@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from crystalmesh import config
-from crystalmesh.config import Project
+from crystalmesh.config.project import Project, find
 from crystalmesh.data import emt, registry, validation
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
@@ -69,7 +68,7 @@ def test_the_default_mirror_is_beside_the_project(
     assert project.raw("tiny").read_bytes() == RAW
 
 
-def test_a_users_file_by_absolute_path_or_beside_params(declare: Declare, tmp_path: Path) -> None:
+def test_a_users_file_by_absolute_path_or_in_the_project(declare: Declare, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_bytes(gzip.decompress(RAW))
     checksum = hashlib.sha256(own.read_bytes()).hexdigest()
@@ -163,10 +162,12 @@ def test_a_dataset_needs_a_checksum(declare: Declare) -> None:
 
 
 def test_unknown_names_are_explained(declare: Declare) -> None:
-    project = declare(RAW, catalogue={"old": dataset(url="http://127.0.0.1:1/old")})
+    project = declare(
+        RAW, datasets={"old": dataset(url="http://127.0.0.1:1/old") | {"catalogue": True}}
+    )
     with pytest.raises(CrystalmeshError, match="no dataset or benchmark 'tinny'; did you mean"):
         registry.fetch(project, "tinny", 1)
-    with pytest.raises(CrystalmeshError, match="'old' is in the catalogue; move it up"):
+    with pytest.raises(CrystalmeshError, match=r"datasets\.old is declared only; take out"):
         registry.fetch(project, "old", 1)
 
 
@@ -191,14 +192,14 @@ def test_the_embedded_dataset_is_made(declare: Declare, monkeypatch: pytest.Monk
     with pytest.raises(CrystalmeshError, match=r"broken gzip .* run `crystalmesh fetch emt`"):
         registry.open_raw(project, "emt")
     bad = declare(RAW, datasets={"emt": entry | {"generator": {"no_such": 1}}})
-    with pytest.raises(CrystalmeshError, match=r"params.yaml: datasets.emt.generator: no_such"):
+    with pytest.raises(CrystalmeshError, match=r"config: datasets.emt.generator: no_such"):
         registry.fetch(bad, "emt", 1)
 
 
 def test_the_declared_datasets_are_complete() -> None:
     """Every real dataset of the project can be checked, and the original one downloaded."""
-    params = config.find(Path(__file__)).params
-    for source in (params.datasets | params.catalogue).values():
-        assert source.kind == "emt" or (source.sha256 and (source.file or source.url))
-    old = params.catalogue["mp_all_20181018"]
+    params = find(Path(__file__)).params
+    for source in params.datasets.values():
+        assert source.kind != "file" or (source.sha256 and (source.file or source.url))
+    old = params.datasets["mp_all_20181018"]
     assert old.url == "https://ndownloader.figshare.com/files/13309250"

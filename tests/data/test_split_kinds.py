@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmesh.config import Split
+from crystalmesh.config.schema import Split
 from crystalmesh.data.crystals import Crystals, Labels
 from crystalmesh.data.splits import (
     _dealer,
@@ -100,7 +100,7 @@ def test_groups_of_formulas_elements_and_columns() -> None:
 
 
 def split(**values: Any) -> Split:
-    base = {"dataset": "toy", "split": "s", "title": "s", "ratio": [3, 1, 1], "seed": 0}
+    base = {"title": "s", "ratio": [3, 1, 1], "seed": 0}
     return Split.model_validate(base | values)
 
 

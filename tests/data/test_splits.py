@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmesh import config
-from crystalmesh.config import Experiment, Features, Project
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Features, Run
 from crystalmesh.data import registry, splits, validation
 from crystalmesh.data.splits import Parts, divide, keyed
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, sha256
-from tests.data.conftest import dataframe, many, packed
+from tests.data.conftest import SPLIT, dataframe, many, packed
 
 Declare = Callable[..., Project]
 IDS = st.sets(st.text(min_size=1, max_size=6), max_size=60)
@@ -60,17 +59,23 @@ f,mp-999,1,1.6,1
 """
 
 
-def prepared(declare: Declare, table: str | bytes = BENCHMARK, count: int = 90) -> Project:
-    """Ninety crystals, thirty with a modulus, and a benchmark of some of them."""
+def prepared(
+    declare: Declare, table: str | bytes = BENCHMARK, count: int = 90, **split: Any
+) -> Project:
+    """Ninety crystals, thirty with a modulus, and a benchmark of some; `split` adds to 60-20-20."""
     raw = table if isinstance(table, bytes) else gzip.compress(table.encode(), mtime=0)
     benchmark = {
         "dataset": "tiny",
-        "task": "log_k",
+        "target": "log_k",
         "source": "made up",
         "file": "bench.csv.gz",
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
-    project = declare(packed(dataframe(many(count))), benchmarks={"bench": benchmark})
+    project = declare(
+        packed(dataframe(many(count))),
+        benchmarks={"bench": benchmark},
+        splits={"tiny": {"60-20-20": SPLIT | split}},
+    )
     (registry.mirror(project) / "bench.csv.gz").write_bytes(raw)
     for name in ("tiny", "bench"):
         registry.fetch(project, name, 1)
@@ -78,95 +83,79 @@ def prepared(declare: Declare, table: str | bytes = BENCHMARK, count: int = 90) 
     return project
 
 
-def experiment(**values: Any) -> Experiment:
+def run(**values: Any) -> Run:
     base = {
+        "study": "demo",
+        "name": "one",
         "dataset": "tiny",
-        "task": "log_k",
+        "targets": ["log_k"],
         "split": "60-20-20",
         "representation": "graph.cgcnn",
         "model": "any",
     }
-    return Experiment.model_validate(base | values)
+    return Run.model_validate(base | values)
 
 
-def test_a_split_holds_every_task_and_its_sizes_are_nested(declare: Declare) -> None:
+def test_a_split_holds_every_target_and_its_sizes_are_nested(declare: Declare) -> None:
     project = prepared(declare)
-    splits.build(project, "tiny-60-20-20")
+    splits.build(project, "tiny", "60-20-20")
     path = project.split("tiny", "60-20-20")
     content = read_json(path)
     assert sorted(content) == ["e_form", "gap", "log_k", "space_group"]
     sizes = {
-        task: [len(folds["0"][p]) for p in ("train", "val", "test")]
-        for task, folds in content.items()
+        target: [len(folds["0"][p]) for p in ("train", "val", "test")]
+        for target, folds in content.items()
     }
     assert sizes == {
         "e_form": [54, 18, 18], "gap": [54, 18, 18], "log_k": [18, 6, 6],
         "space_group": [54, 18, 18],
     }  # fmt: skip
-    whole = splits.select(project, experiment())
-    assert whole == splits.select(project, experiment(size="full"))
-    assert whole == splits.select(project, experiment(size=30))
+    whole = splits.select(project, run())
+    assert whole == splits.select(project, run(size="all"))
+    assert whole == splits.select(project, run(size=30))
     assert {name for part in whole for name in part} == {f"mp-{i}" for i in range(3, 91, 3)}
     for size, counts in ((10, [6, 2, 2]), (8, [6, 1, 1]), (29, [18, 6, 5])):
-        some = splits.select(project, experiment(size=size))
+        some = splits.select(project, run(size=size))
         assert [len(part) for part in some] == counts
         for large, small in zip(whole, some, strict=True):
             assert large[: len(small)] == small
     assert sha256(path)[:16] == "0d56e66c7a0c3b91"
 
 
-def test_a_split_without_a_task_has_none_of_its_crystals(declare: Declare) -> None:
-    project = prepared(declare)
-    tree = project.tree
-    key = "tiny-60-20-20"
-    tree["splits"][key]["without"] = "log_k"
-    tree["splits"][key]["tasks"] = ["e_form"]
-    (project.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(project.root)
-    splits.build(project, key)
+def test_a_split_without_a_target_has_none_of_its_crystals(declare: Declare) -> None:
+    project = prepared(declare, without="log_k", targets=["e_form"])
+    splits.build(project, "tiny", "60-20-20")
     parts = read_json(project.split("tiny", "60-20-20"))["e_form"]["0"]
     names = {name for part in parts.values() for name in part}
     assert names == {f"mp-{i}" for i in range(1, 91) if i % 3}
-    tree["splits"][key]["without"] = "log_q"
-    (project.root / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(CrystalmeshError, match=r"splits\.tiny-60-20-20\.without.*'log_q'"):
-        config.load(project.root)
 
 
-def test_a_split_by_one_task_holds_for_the_others(declare: Declare) -> None:
-    """What one task is tested on, another one has not been trained on."""
-    project = prepared(declare)
-    tree, key = project.tree, "tiny-60-20-20"
-    tree["splits"][key] |= {"by": "e_form", "tasks": ["e_form", "log_k"]}
-    (project.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(project.root)
-    splits.build(project, key)
+def test_a_split_by_one_target_holds_for_the_others(declare: Declare) -> None:
+    """What one target is tested on, another one has not been trained on."""
+    project = prepared(declare, by="e_form", targets=["e_form", "log_k"])
+    splits.build(project, "tiny", "60-20-20")
     content = read_json(project.split("tiny", "60-20-20"))
     for part, names in content["log_k"]["0"].items():
         have = [name for name in content["e_form"]["0"][part] if int(name[3:]) % 3 == 0]
         assert names == have != []
-    tree["splits"][key]["by"] = "log_q"
-    (project.root / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(CrystalmeshError, match=r"splits\.tiny-60-20-20\.by.*'log_q'"):
-        config.load(project.root)
+
+
+@pytest.mark.parametrize("setting", ["without", "by"])
+def test_a_split_names_targets_that_exist(declare: Declare, setting: str) -> None:
+    with pytest.raises(CrystalmeshError, match=r"splits\.tiny\.60-20-20\).*'log_q'"):
+        declare(b"", splits={"tiny": {"60-20-20": SPLIT | {setting: "log_q"}}})
 
 
 def test_features_cover_the_crystals_of_their_sizes(declare: Declare) -> None:
     project = prepared(declare)
-    splits.build(project, "tiny-60-20-20")
-    block: dict[str, Any] = {
-        "dataset": "tiny",
-        "representation": "graph.cgcnn",
-        "split": "60-20-20",
-        "sizes": "all",
-    }
-    every = splits.wanted(project, Features.model_validate(block))
+    splits.build(project, "tiny", "60-20-20")
+    every = splits.wanted(project, "tiny", Features())
     assert every == [f"mp-{i}" for i in range(1, 91)]
-    block["sizes"] = {"log_k": 10, "e_form": 20}
-    some = splits.wanted(project, Features.model_validate(block))
+    block = Features(split="60-20-20", sizes={"log_k": 10, "e_form": 20})
+    some = splits.wanted(project, "tiny", block)
     parts = [
-        *splits.select(project, experiment(size=10)),
-        *splits.select(project, experiment(task="e_form", size=20)),
+        *splits.select(project, run(size=10)),
+        *splits.select(project, run(targets=["e_form"], size=20)),
     ]
     assert set(some) == {name for part in parts for name in part}
     assert some == [name for name in every if name in some]
@@ -177,7 +166,7 @@ def test_official_folds_test_what_they_say(declare: Declare) -> None:
     project = prepared(declare, "mbid,mp_id,fold,target,rf\n" + rows)
     splits.build_folds(project, "bench")
     content = read_json(project.split("tiny", "bench"))
-    assert list(content) == list(project.params.tasks)
+    assert list(content) == list(project.params.targets)
     assert sorted(content["log_k"]) == ["0", "1", "2", "3", "4"]
     labelled = {f"mp-{i}" for i in range(3, 91, 3)}
     for fold, parts in content["log_k"].items():
@@ -186,11 +175,11 @@ def test_official_folds_test_what_they_say(declare: Declare) -> None:
         rest = keyed(labelled - set(parts["test"]), 0)
         assert parts["val"] == rest[4::5]
         assert parts["train"] == [name for name in rest if name not in parts["val"]]
-    whole = splits.select(project, experiment(split="bench", fold=3))
-    some = splits.select(project, experiment(split="bench", fold=3, size=10))
+    whole = splits.select(project, run(split="bench", fold=3))
+    some = splits.select(project, run(split="bench", fold=3, size=10))
     assert some == Parts(whole.train[:8], whole.val[:2], whole.test, whole.val)
-    # another task has the same folds, as far as the crystals have its label
-    other = splits.select(project, experiment(task="e_form", split="bench", fold=3))
+    # another target has the same folds, as far as the crystals have its label
+    other = splits.select(project, run(targets=["e_form"], split="bench", fold=3))
     assert set(other.test) <= set(whole.test)
     assert set(other.train) <= set(whole.train)
 
@@ -230,16 +219,16 @@ def test_what_cannot_be_selected_is_said(declare: Declare) -> None:
     project = prepared(declare)
     path: Path = project.split("tiny", "60-20-20")
     with pytest.raises(CrystalmeshError, match="missing; run the stage"):
-        splits.select(project, experiment())
-    splits.build(project, "tiny-60-20-20")
+        splits.select(project, run())
+    splits.build(project, "tiny", "60-20-20")
     for values, said in (
-        ({"size": 31}, "size 31 of task 'log_k': it has only 30 crystals"),
-        ({"size": 3}, "task 'log_k', fold 0: no crystals to val"),
-        ({"fold": 1}, "no fold 1 of task 'log_k'"),
-        ({"task": "mu_b"}, "no fold 0 of task 'mu_b'"),
+        ({"size": 31}, "size 31 of target 'log_k': it has only 30 crystals"),
+        ({"size": 3}, "target 'log_k', fold 0: no crystals to val"),
+        ({"fold": 1}, "no fold 1 of target 'log_k'"),
+        ({"targets": ["mu_b"]}, "no fold 0 of target 'mu_b'"),
     ):
         with pytest.raises(CrystalmeshError, match=said) as caught:
-            splits.select(project, experiment(**values))
+            splits.select(project, run(**values))
         assert str(caught.value).startswith(str(path))
-    with pytest.raises(CrystalmeshError, match="no split 'tiny-60-20-2'; did you mean"):
-        splits.build(project, "tiny-60-20-2")
+    with pytest.raises(CrystalmeshError, match="no split of tiny '60-20-2'; did you mean"):
+        splits.build(project, "tiny", "60-20-2")

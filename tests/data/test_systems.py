@@ -11,18 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmesh.config import Experiment, Project
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run
 from crystalmesh.data import registry, splits, validation
 from crystalmesh.data.closest import nearest_free
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.data.entries import Entry
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_tensors
-from tests.data.conftest import TASKS, dataframe, many, packed, row, structure
+from tests.data.conftest import TARGETS as USUAL
+from tests.data.conftest import dataframe, many, packed, row, structure
 from tests.data.test_sources import frames, npz, table
 
 Declare = Callable[..., Project]
-TARGETS = TASKS | {
+TARGETS = USUAL | {
     "energy": {"title": "energy", "label": "energy", "unit": "eV", "range": [-100, 100]},
     "forces": {
         "title": "force", "label": "forces", "unit": "eV/Angstrom", "range": [-999, 999], "size": 3,
@@ -45,7 +47,7 @@ def made(
         | more
         for name, (content, more) in files.items()
     }
-    project = declare(b"", datasets=datasets, tasks=TARGETS, **blocks)
+    project = declare(b"", datasets=datasets, targets=TARGETS, **blocks)
     for name, (content, _) in files.items():
         (registry.mirror(project) / name).write_bytes(content)
         registry.fetch(project, name, 1)
@@ -215,30 +217,30 @@ def test_the_nearest_atoms_without_a_cell(positions: np.ndarray, within: float) 
 def test_geometries_with_their_official_split(declare: Declare) -> None:
     settings = {"format": "sgdml", "columns": ["split_01"]}
     split = {
-        "dataset": "water", "split": "official", "title": "official", "ratio": [4, 1, 1], "seed": 0,
-        "kind": "given", "columns": ["split_01"], "tasks": ["energy", "forces"],
+        "title": "official", "ratio": [4, 1, 1], "seed": 0,
+        "kind": "given", "columns": ["split_01"], "targets": ["energy", "forces"],
     }  # fmt: skip
-    project = made(declare, {"water": (npz(), settings)}, splits={"water-official": split})
+    project = made(declare, {"water": (npz(), settings)}, splits={"water": {"official": split}})
     found, rejected = built(project, "water")
     assert rejected == []
     assert found.ids == [str(k) for k in range(30)]
     assert not found.periodic.any()
     np.testing.assert_array_equal(found.atom_labels["forces"][3:6], np.eye(3))
-    splits.build(project, "water-official")
+    splits.build(project, "water", "official")
     content = read_json(project.split("water", "official"))
     parts = content["forces"]["0"]
     assert sorted(map(int, parts["test"])) == list(range(1, 30, 4))
     assert sorted(map(int, [*parts["train"], *parts["val"]])) == list(range(0, 30, 2))
     assert len(parts["val"]) == 3
     assert content["energy"]["0"] == parts
-    experiment = Experiment.model_validate(
-        {"dataset": "water", "task": "energy", "split": "official", "size": 10}
-        | {"representation": "graph.radius", "model": "any"}
+    run = Run.model_validate(
+        {"study": "demo", "name": "one", "dataset": "water", "targets": ["energy"], "size": 10}
+        | {"split": "official", "representation": "graph.radius", "model": "any"}
     )
-    some = splits.select(project, experiment)  # a size never cuts the test
+    some = splits.select(project, run)  # a size never cuts the test
     assert (some.train, some.val) == (parts["train"][:8], parts["val"][:2])
     assert some.test == parts["test"]
-    most = splits.select(project, experiment.model_copy(update={"size": 15}))
+    most = splits.select(project, run.model_copy(update={"size": 15}))
     assert (most.train, most.val) == (parts["train"], parts["val"])
 
 

@@ -1,75 +1,81 @@
-"""Projects whose features are made, for all tests of learning."""
+"""Networks on the complex, and what all tests of learning do with a run."""
 
-import json
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
-from crystalmesh import config
-from crystalmesh.config import Project
-from crystalmesh.data import splits, validation
-from crystalmesh.data.crystals import Crystals
-from crystalmesh.represent import store
-from tests.models.test_complex import PROCESS
+from crystalmesh.config.project import Project
+from crystalmesh.files import read_csv, read_json
+from crystalmesh.learn.evaluate import evaluate
+from crystalmesh.learn.predict import predict
+from crystalmesh.learn.train import train
+from tests.conftest import Tree, run_of
+from tests.models.test_delaunay import STACKING
+
+Renew = Callable[[Tree], Project]
+COMPLEX = {"symprec": 0.01, "tolerance": 0.001}
+DISTILLATION: dict[str, Any] = {
+    "run": "demo/two", "max_atoms": 3, "batch_size": 4, "weight": 0.5,
+}  # fmt: skip
+
+
+def fit(project: Project, *names: str) -> None:
+    """Train runs of the study `demo`."""
+    for name in names:
+        train(project, run_of(project, name))
+
+
+def made(project: Project, name: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Train, predict and evaluate a run: predictions of its first target, and its metrics."""
+    run = run_of(project, name)
+    train(project, run)
+    predict(project, run)
+    evaluate(project, run)
+    return read_csv(project.predictions(run, run.target)), read_json(project.metrics(run))
+
+
+def outputs(project: Project, name: str) -> dict[str, bytes]:
+    """What training writes that must come out the same again."""
+    run = run_of(project, name)
+    paths = (project.checkpoint(run), project.history(run))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 @pytest.fixture
-def ready(project: Project) -> Project:
-    for key in project.params.features:
-        store.build(project, key, 1)
-    return project
-
-
-@pytest.fixture
-def averaged(ready: Project, tree: dict[str, Any]) -> Project:
-    """One network for two tasks on the complex, the running mean of whose weights is kept."""
-    tree["representations"]["complex"] = {"orbits": {"symprec": 0.01, "tolerance": 0.001}}
-    block = tree["features"]["tiny-graph_cgcnn"] | {"representation": "complex.orbits"}
-    tree["features"]["tiny-complex_orbits"] = block
-    training = tree["models"]["cgcnn"]["training"] | {"ema": 0.9, "loss": "l1"}
-    tree["models"]["complex"] = {
-        "title": "complex",
-        "architecture": "complex",
-        "network": {"width": 8, "layers": 2},
-        "training": training,
+def two(tree: Tree, renew: Renew) -> Project:
+    """One network for two targets on the complex, the running mean of whose weights is kept."""
+    tree["representations"] = {"complex": {"reduced": COMPLEX}}
+    tree["features"]["tiny"] = {"complex.reduced": {}}
+    tree["splits"]["tiny"]["60-20-20"]["by"] = "e_form"
+    tree["models"] = {
+        "complex": {
+            "title": "complex",
+            "architecture": "delaunay",
+            "representation": "complex.reduced",
+            "network": {"width": 8, "layers": 2},
+            "training": tree["models"]["cgcnn"]["training"] | {"ema": 0.9, "loss": "l1"},
+        }
     }
-    experiments = tree["experiments"]["demo"]
-    one = experiments["log_k-cgcnn"] | {"representation": "complex.orbits", "model": "complex"}
-    experiments["log_k-complex"] = one | {"beside": ["e_form"]}
-    experiments["space_group-complex"] = one | {"task": "space_group", "beside": ["e_form"]}
-    (ready.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(ready.root)
-    store.build(project, "tiny-complex_orbits", 1)
-    return project
+    one = {"targets": ["log_k", "e_form"], "model": "complex", "split": "60-20-20", "seed": 1}
+    tree["studies"]["demo"]["runs"] = {"two": one}
+    tree["studies"]["demo"].pop("report", None)  # it is of meshes
+    return renew(tree)
 
 
 @pytest.fixture
-def kriged(averaged: Project, tree: dict[str, Any]) -> Project:
-    """The same network, but it reads a Gaussian process."""
-    complexes, features = tree["representations"]["complex"], tree["features"]
-    complexes["described"] = complexes["orbits"]
-    block = features["tiny-complex_orbits"] | {"representation": "complex.described"}
-    features["tiny-complex_described"] = block
-    tree["models"]["complex"]["network"] |= {"truss": True, "process": PROCESS}
-    tree["models"]["complex"]["checkpoint"] = "float16"
-    own = tree["experiments"]["demo"]
-    del own["space_group-complex"]
-    own["log_k-complex"] |= {"representation": "complex.described"}
-    (averaged.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(averaged.root)
-    store.build(project, "tiny-complex_described", 1)
-    return project
+def stacking(two: Project, tree: Tree, renew: Renew) -> Project:
+    """The same network, but it reads Gaussian processes."""
+    assert two
+    tree["representations"]["complex"]["described"] = COMPLEX
+    tree["features"]["tiny"] = {"complex.described": {}}
+    model = tree["models"]["complex"]
+    model["network"] |= {"elastic": True, "stacking": STACKING}
+    model |= {"representation": "complex.described", "checkpoint": "float16"}
+    return renew(tree)
 
 
-def some_without(project: Project, tree: dict[str, Any], *features: str) -> Project:
-    """The project of `tree`, where nine crystals have no bulk modulus: it is out of range."""
-    moduli = Crystals.load(project.crystals("tiny")).labels["k_vrh"]
-    tree["tasks"]["log_k"]["range"] = [0.001, float(np.quantile(moduli, 0.7))]
-    (project.root / "params.yaml").write_text(json.dumps(tree))
-    project = config.load(project.root)
-    validation.build(project, "tiny", 1)
-    splits.build(project, "tiny-60-20-20")
-    for name in features:
-        store.build(project, f"tiny-complex_{name}", 1)
-    return project
+def without_some(tree: Tree) -> None:
+    """Nine crystals of the tree have no bulk modulus: it is out of range."""
+    moduli = sorted(400.0 / (3.0 + 0.05 * i) ** 2 + 10 * (1 + i % 3) for i in range(30))
+    tree["targets"]["log_k"]["range"] = [0.001, moduli[20] + 1e-6]

@@ -1,7 +1,7 @@
 """What every network must do. A new one is found by its file; nothing has to be written for it.
 
-Each has the settings and reads the representation of the first experiment that uses its file, as
-params.yaml has them. `NOT_INVARIANT` of its file names what its output, from that representation,
+Each has the settings and reads the representation of the first model in config/models that uses its
+file. `NOT_INVARIANT` of its file names what its output, from that representation,
 depends on besides the crystal: "sites" (their order), "origin" or "rotation".
 
 Where outputs change on purpose, the frozen ones are made again, on real crystals as all here, by
@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
-from crystalmesh import config, models
+from crystalmesh import models
+from crystalmesh.config import project
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import Representation, representation
 from tests.represent.prototypes import DIAMOND, PEROVSKITE
@@ -85,16 +86,13 @@ every = pytest.mark.parametrize("architecture", architectures())
 
 @cache
 def used(architecture: str) -> tuple[dict[str, Any], Representation]:
-    """Settings of the network, and what it reads, in the first experiment that uses it."""
-    params = config.load(ROOT).params
-    for group in params.experiments.values():
-        for experiment in group.values():
-            model = params.models[experiment.model]
-            if model.architecture == architecture:
-                module, variant = experiment.representation.split(".")
-                settings = params.representations[module][variant]
-                return dict(model.network), representation(experiment.representation, settings)
-    raise AssertionError(f"params.yaml: no experiment uses architecture '{architecture}'")
+    """Settings of the network, and what it reads, of the first model that uses it."""
+    params = project.load(ROOT).params
+    for model in params.models.values():
+        if model.architecture == architecture:
+            settings = params.representation(model.representation)
+            return dict(model.network), representation(model.representation, settings)
+    raise AssertionError(f"config/models: no model uses the architecture '{architecture}'")
 
 
 def read(architecture: str, crystals: Sequence[Crystal]) -> Batch:

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crystalmesh import config
-from crystalmesh.models import cgcnn, complex, schnet
+from crystalmesh.config.project import load
+from crystalmesh.models import cgcnn, delaunay, schnet
 from crystalmesh.models.layers import NEGLIGIBLE, LinearNormMax, PooledLayer, Summed, cut, head
 from crystalmesh.represent.graph import Cgcnn, Radius
 from tests.represent.delaunay.test_tessellate import KNOWN
-from tests.represent.test_complex import ORBITS, some
+from tests.represent.test_complex import REDUCED, some
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def written_out() -> dict[str, tuple[type[torch.autograd.Function], tuple[Any, .
             schnet.Messages,
             (numbers(4, 3), numbers(4, 3), source, target, group, numbers(9)),
         ),
-        "complex": (complex.Messages, (numbers(4, 3), numbers(9, 3), source, target, 5)),
+        "complex": (delaunay.Messages, (numbers(4, 3), numbers(9, 3), source, target, 5)),
         "cgcnn": (cgcnn.GatedSum, (*gated, neighbour, 1e-5, 12)),
         "pooled": (LinearNormMax, (numbers(9, 3), numbers(4, 3), *scales, pointer, 1e-5, 9)),
         "summed": (Summed, (numbers(3),)),
@@ -146,13 +146,13 @@ def test_a_cut_gaussian_holds_no_denormal_number() -> None:
     [
         ("cgcnn", cgcnn, Cgcnn({"neighbours": 12, "cutoff": 8.0})),
         ("schnet", schnet, Radius({"cutoff": 5.0})),
-        ("complex", complex, ORBITS),
+        ("delaunay", delaunay, REDUCED),
     ],
 )
 def test_what_is_cut_changes_no_bit_of_the_output(
     name: str, module: ModuleType, maker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config.load(ROOT).params.models[name].network
+    settings = load(ROOT).params.models[name].network
     crystals = [some(seed, kind) for seed in range(3) for kind in (*KNOWN, "random")]
     batch = maker.collate([maker.build(one) for one in crystals])
 

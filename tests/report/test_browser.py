@@ -19,10 +19,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from crystalmesh import files
-from crystalmesh.config import Project
-from crystalmesh.report import results, site, viewer
-from tests.report.conftest import NACL, finished_site
-from tests.report.test_viewer import CANONICAL, PUBLISHED, network
+from crystalmesh.config.project import Project
+from crystalmesh.report import pages, results, site, viewer
+from tests.report.conftest import NACL, STUDY, finished_site
+from tests.report.test_viewer import MESHES, network
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -34,8 +34,8 @@ PATIENCE = 60.0  # seconds: WebGL without a GPU, on a busy machine
 
 
 @pytest.fixture(scope="module")
-def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return finished_site(finished, tmp_path_factory.mktemp("browser") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return finished_site(tmp_path_factory.mktemp("browser") / "project")
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +115,11 @@ def browser(chromium: webdriver.Chrome) -> Iterator[Browser]:
 
 
 def at(project: Project, name: str) -> Path:
-    page: Path = project.results("toy") / "site" / f"{name}.html"
+    page: Path = project.results(STUDY) / "site" / f"{name}.html"
     return page
 
 
-@pytest.mark.parametrize("name", site.PAGES)
+@pytest.mark.parametrize("name", pages.PAGES)
 @pytest.mark.parametrize("width", [1200, 390])
 def test_every_page_opens_and_fits(
     project: Project, browser: Browser, name: str, width: int
@@ -128,45 +128,45 @@ def test_every_page_opens_and_fits(
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         browser.open(at(project, name))
-        ready = {"parity": "#crystals td", "experiments": "#card td", "curves": ".choose label"}
+        ready = {"parity": "#crystals td", "runs": "#card td", "curves": ".choose label"}
         browser.wait(lambda: browser.one(ready.get(name, "h1")), name)
         assert browser.run("return document.documentElement.scrollWidth") <= width
-        assert browser.texts("nav [aria-current=page]") == [site.PAGES[name]]
+        assert browser.texts("nav [aria-current=page]") == [pages.PAGES[name]]
     finally:
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_point_of_the_parity_plot_says_what_it_is(project: Project, browser: Browser) -> None:
-    (result,) = (r for r in results.load(project, "toy") if r.name == "log_k-cgcnn-60")
-    browser.open(at(project, "parity"), f"#{result.name}")
+    (result,) = (r for r in results.load(project, STUDY) if r.name == "log_k-cgcnn-60")
+    browser.open(at(project, "parity"), f"#{site.key(result)}")
     browser.wait(lambda: browser.all("#chart .points path"), "points")
     assert len(browser.all("#chart .points path")) == len(result.test)
     # the crystal farthest to the left: no other point lies over it
-    row = int(np.argmin(result.target))
+    row = int(np.argmin(result.true))
     x, y = browser.run(
         "const l = document.querySelector('#chart')._fullLayout, b = "
         "document.querySelector('#chart .nsewdrag').getBoundingClientRect();"
         "return [b.x + l.xaxis.l2p(arguments[0]), b.y + l.yaxis.l2p(arguments[1])]",
-        float(result.target[row]), float(result.prediction[row]),
+        float(result.true[row]), float(result.prediction[row]),
     )  # fmt: skip
     browser.run("window.scrollTo(0, 0)")
     mouse = ActionChains(browser.driver)
     mouse.w3c_actions.pointer_action.move_to_location(round(x), round(y))  # type: ignore[no-untyped-call]
     mouse.perform()
     text = browser.wait(lambda: " ".join(browser.texts(".hoverlayer text")), "the hover text")
-    error = result.prediction[row] - result.target[row]
+    error = result.prediction[row] - result.true[row]
     assert f"NaCl ({result.test[row]})" in text
     assert f"error {error:+.4f}".replace("-", "−")[:-1] in text
-    assert f"target {result.target[row]:.4f}"[:-1] in text
+    assert f"true {result.true[row]:.4f}"[:-1] in text
 
 
-def test_metric_and_crystals_of_an_experiment(project: Project, browser: Browser) -> None:
-    (result,) = (r for r in results.load(project, "toy") if r.name == "log_k-mesh_release-60")
+def test_metric_and_crystals_of_a_run(project: Project, browser: Browser) -> None:
+    (result,) = (r for r in results.load(project, STUDY) if r.name == "log_k-mesh_release-60")
     browser.open(at(project, "parity"))
     browser.wait(lambda: browser.texts("#crystals td"), "crystals")
-    Select(browser.one("#task")).select_by_visible_text("bulk modulus")
-    Select(browser.one("#experiment")).select_by_value(result.name)
-    metric = files.read_json(project.metrics("toy", result.name))["value"]
+    Select(browser.one("#target")).select_by_visible_text("bulk modulus")
+    Select(browser.one("#run")).select_by_value(site.key(result))
+    metric = files.read_json(project.metrics(result.run))["targets"]["log_k"]["value"]
     wanted = f"{metric:.4f} log₁₀(GPa)"
     browser.wait(lambda: wanted in browser.texts("#facts td"), "the metric")
     worst = result.test[int(np.argmax(result.losses))]
@@ -174,12 +174,12 @@ def test_metric_and_crystals_of_an_experiment(project: Project, browser: Browser
     browser.one("#find").send_keys(result.test[3])
     browser.wait(lambda: len(browser.all("#crystals tbody tr")) == 1, "the search")
     assert result.test[3] in browser.texts("#crystals td")
-    assert browser.driver.current_url.endswith(f"#{result.name}")
+    assert browser.driver.current_url.endswith(f"#{site.key(result)}")
 
 
 def test_classes_have_a_confusion_matrix(project: Project, browser: Browser) -> None:
-    (result,) = (r for r in results.load(project, "toy") if r.name == "space_group-cgcnn-80")
-    browser.open(at(project, "parity"), f"#{result.name}")
+    (result,) = (r for r in results.load(project, STUDY) if r.name == "space_group-cgcnn-80")
+    browser.open(at(project, "parity"), f"#{site.key(result)}")
     browser.wait(lambda: browser.all("#chart .heatmaplayer image"), "the heat map")
     rows = [row.text.split() for row in browser.all("#classes tbody tr")]
     assert sum(int(row[1]) for row in rows) == len(result.test)
@@ -191,7 +191,7 @@ def test_learning_curves_lie_over_each_other(project: Project, browser: Browser)
     browser.open(at(project, "curves"))
     traces = "#chart .scatterlayer .trace"
     browser.wait(lambda: browser.all(traces), "curves")
-    Select(browser.one("#task")).select_by_visible_text("bulk modulus")
+    Select(browser.one("#target")).select_by_visible_text("bulk modulus")
     boxes = browser.all("#choose input")
     ticked = sum(box.is_selected() for box in boxes)
     browser.wait(lambda: len(browser.all(traces)) == ticked, "the first ones")
@@ -207,7 +207,7 @@ def test_learning_curves_lie_over_each_other(project: Project, browser: Browser)
 @pytest.mark.parametrize("keyboard", [False, True])
 def test_tables_sort(project: Project, browser: Browser, keyboard: bool) -> None:
     browser.open(at(project, "tables"))
-    button = browser.one("#experiments th:nth-child(4) button")
+    button = browser.one("#runs th:nth-child(4) button")
 
     def press() -> list[int]:
         if keyboard:
@@ -215,21 +215,23 @@ def test_tables_sort(project: Project, browser: Browser, keyboard: bool) -> None
         else:
             browser.run("arguments[0].scrollIntoView({block: 'center'})", button)
             button.click()
-        texts = browser.texts("#experiments tbody td:nth-child(4)")
+        texts = browser.texts("#runs tbody td:nth-child(4)")
         return [int(text.replace(",", "")) for text in texts]
 
     rising, falling = press(), press()
     assert rising == sorted(rising)
     assert falling == sorted(rising, reverse=True)
     assert rising != falling
-    assert browser.one("#experiments th:nth-child(4)").get_attribute("aria-sort") == "descending"
-    assert all(browser.texts("#experiments tbody td:first-child"))  # none is left empty
+    assert browser.one("#runs th:nth-child(4)").get_attribute("aria-sort") == "descending"
+    assert all(browser.texts("#runs tbody td:first-child"))  # none is left empty
 
 
 def test_cards_can_be_searched(project: Project, browser: Browser) -> None:
-    browser.open(at(project, "experiments"), "#log_k-forest-60")
-    browser.wait(lambda: browser.texts("#card h2") == ["log_k-forest-60"], "the card")
-    metric = files.read_json(project.metrics("toy", "log_k-forest-60"))["value"]
+    browser.open(at(project, "runs"), "#log_k-random_forest-60.log_k")
+    browser.wait(lambda: browser.texts("#card h2") == ["log_k-random_forest-60"], "the card")
+    metric = files.read_json(project.results(STUDY) / "metrics" / "log_k-random_forest-60.json")[
+        "targets"
+    ]["log_k"]["value"]
     assert str(metric) in browser.texts("#card td")
     browser.one("#find").send_keys("canonical modulus")
     browser.wait(lambda: "1 of" in browser.texts("#count")[0], "the search")
@@ -296,7 +298,7 @@ def test_the_page_of_show_stands_alone(
     browser: Browser, tmp_path: Path, with_network: bool
 ) -> None:
     net = network() if with_network else None
-    meshes = [viewer.build(NACL, maker, net) for maker in (PUBLISHED, CANONICAL)]
+    meshes = [viewer.build(NACL, name, maker, net) for name, maker in MESHES]
     page = tmp_path / "alone" / "mesh.html"
     page.parent.mkdir()
     page.write_text(viewer.document(viewer.content(NACL, meshes, [])))

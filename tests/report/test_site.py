@@ -1,4 +1,4 @@
-"""The result site: every table and experiment is there, numbers agree, bytes do not change."""
+"""The result site: every table and run is there, numbers agree, bytes do not change."""
 
 import html.parser
 import json
@@ -10,30 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crystalmesh import config, files
-from crystalmesh.config import Project
+from crystalmesh import files
+from crystalmesh.config import plan
+from crystalmesh.config.project import Project, load
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import results, site
-from tests.report.conftest import finished_site
+from crystalmesh.report import pages, results, site
+from tests.report.conftest import STUDY, finished_site
 
 VOID = {"meta", "link", "input", "br", "img"}
 
 
 @pytest.fixture(scope="module")
-def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the finished project with its site."""
-    return finished_site(finished, tmp_path_factory.mktemp("site") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with its site."""
+    return finished_site(tmp_path_factory.mktemp("site") / "project")
 
 
 @pytest.fixture
 def copy(project: Project, tmp_path: Path) -> Project:
     """Another copy, to spoil."""
     shutil.copytree(project.root, tmp_path / "copy")
-    return config.load(tmp_path / "copy")
+    return load(tmp_path / "copy")
 
 
 def folder(project: Project) -> Path:
-    found: Path = project.results("toy") / "site"
+    found: Path = project.results(STUDY) / "site"
     return found
 
 
@@ -98,12 +99,11 @@ def test_packed_numbers_come_back(numbers: list[int]) -> None:
 
 
 def test_pages_are_whole_and_their_links_lead_somewhere(project: Project) -> None:
-    ids = {}
-    pages = {path.stem: Page(path) for path in folder(project).glob("*.html")}
-    assert sorted(pages) == sorted(site.PAGES)
-    ids = {name: page.ids for name, page in pages.items()}
-    for name, page in pages.items():
-        assert {f"{other}.html" for other in site.PAGES} <= set(page.links)
+    found = {path.stem: Page(path) for path in folder(project).glob("*.html")}
+    assert sorted(found) == sorted(pages.PAGES)
+    ids = {name: page.ids for name, page in found.items()}
+    for name, page in found.items():
+        assert {f"{other}.html" for other in pages.PAGES} <= set(page.links)
         assert {"../paper.pdf", "../ledger.json"} <= set(page.links)
         for link in page.links:
             if link == "data:,":
@@ -117,25 +117,24 @@ def test_pages_are_whole_and_their_links_lead_somewhere(project: Project) -> Non
 
 def test_every_table_is_there_cell_by_cell(project: Project) -> None:
     tables = Page(folder(project) / "tables.html")
-    names = [p.stem for p in (project.results("toy") / "tables").glob("*.csv")]
+    names = [p.stem for p in (project.results(STUDY) / "tables").glob("*.csv")]
     texts = set(tables.cells)
     for name in names:
         assert f"../tables/{name}.csv" in tables.links or not table(project, name)
         for row in table(project, name):
             assert set(row) <= texts | {""}
-    assert set(site.TABLES) >= set(names) - {"space_groups"}
 
 
 def table(project: Project, name: str) -> list[list[str]]:
-    path = project.results("toy") / "tables" / f"{name}.json"
+    path = project.results(STUDY) / "tables" / f"{name}.json"
     rows: list[list[str]] = files.read_json(path)["rows"] if path.exists() else []
     return rows
 
 
 def test_a_cell_that_repeats_the_one_above_is_there_for_sorting() -> None:
-    made = site._table(
+    made = pages.table(
         {
-            "columns": [{"title": "task", "left": True}, {"title": "n", "left": False}],
+            "columns": [{"title": "target", "left": True}, {"title": "n", "left": False}],
             "groups": [],
             "rows": [["a & b", "1"], ["", "2"], ["c", "3"]],
         }
@@ -146,41 +145,41 @@ def test_a_cell_that_repeats_the_one_above_is_there_for_sorting() -> None:
 
 def test_predictions_are_those_of_the_report(project: Project) -> None:
     summary = data(project, "summary")
-    found = results.load(project, "toy")
-    assert [e["name"] for e in summary["experiments"]] == [r.name for r in found]
-    for entry, result in zip(summary["experiments"], found, strict=True):
-        own = data(project, f"experiments/{entry['name']}")
-        metrics = files.read_json(project.metrics("toy", entry["name"]))
+    found = results.load(project, STUDY)
+    assert [e["key"] for e in summary["entries"]] == [site.key(r) for r in found]
+    for entry, result in zip(summary["entries"], found, strict=True):
+        own = data(project, f"runs/{entry['key']}")
+        metrics = files.read_json(project.metrics(result.run))["targets"][result.target]
         tested = data(project, f"sets/{entry['set']}")
         names = data(project, f"crystals-{entry['dataset']}")
-        step = summary["tasks"][entry["task"]]["step"]
+        step = summary["targets"][entry["target"]]["step"]
         ids = [names["prefix"] + str(n) for n in np.cumsum(unpack(names["numbers"]))]
         assert [ids[i] for i in np.cumsum(unpack(tested["crystals"]))] == list(result.test)
         assert [f for f, n in tested["folds"] for _ in range(n)] == list(result.fold)
-        targets, errors = np.array(unpack(tested["targets"])), np.array(unpack(own["errors"]))
-        np.testing.assert_allclose(targets * step, result.target, atol=step / 2)
-        np.testing.assert_allclose((targets + errors) * step, result.prediction, atol=step / 2)
+        true, errors = np.array(unpack(tested["true"])), np.array(unpack(own["errors"]))
+        np.testing.assert_allclose(true * step, result.true, atol=step / 2)
+        np.testing.assert_allclose((true + errors) * step, result.prediction, atol=step / 2)
         wrong = np.abs(errors) * step
         value = 100 * (errors == 0).mean() if step == 1 else wrong.mean()
         assert value == pytest.approx(metrics["value"], abs=step)
-        assert own["metrics"] == metrics
+        assert own["metrics"].items() >= metrics.items()
         assert float(entry["shown"]) == pytest.approx(metrics["value"], abs=0.05 * step**0.25)
-        card = files.read_json(project.card("toy", entry["name"]))
+        card = files.read_json(project.card(result.run))
         assert summary["numerics"][own["numerics"]] == card["numerics"]
         assert own["card"]["rest"]["train_seconds"] == card["train_seconds"]
 
 
-def test_experiments_share_their_test_crystals(project: Project) -> None:
-    names = [e["set"] for e in data(project, "summary")["experiments"]]
+def test_runs_share_their_test_crystals(project: Project) -> None:
+    names = [e["set"] for e in data(project, "summary")["entries"]]
     assert len(set(names)) < len(names)
     assert {p.stem for p in (folder(project) / "data" / "sets").iterdir()} == set(names)
 
 
 def test_groups_are_those_of_the_table(project: Project) -> None:
-    rows = files.read_csv(project.results("toy") / "tables" / "space_groups.csv")
-    for name in {row["experiment"] for row in rows}:
-        numbers = unpack(data(project, f"experiments/{name}")["groups"])
-        own = [row for row in rows if row["experiment"] == name]
+    rows = files.read_csv(project.results(STUDY) / "tables" / "space_groups.csv")
+    for run, target in {(row["run"], row["target"]) for row in rows}:
+        numbers = unpack(data(project, f"runs/{run}.{target}")["groups"])
+        own = [row for row in rows if (row["run"], row["target"]) == (run, target)]
         assert numbers[::4] == [int(row["space_group"]) for row in own]
         assert numbers[2::4] == [int(row["n_test"]) for row in own]
         values = np.array(numbers[3::4]) * site.STEP
@@ -188,11 +187,11 @@ def test_groups_are_those_of_the_table(project: Project) -> None:
 
 
 def test_histories_are_those_of_the_report(project: Project) -> None:
-    for name in project.params.group("toy"):
-        rows = files.read_csv(project.history("toy", name))
-        (run,) = data(project, f"experiments/{name}")["history"]
+    for run in project.params.study(STUDY).runs.values():
+        rows = files.read_csv(project.history(run))
+        (network,) = data(project, f"runs/{run.name}.{run.target}")["history"]
         values = [float(row["val_metric"]) for row in rows]
-        np.testing.assert_allclose(run["val"], values, rtol=1e-3)
+        np.testing.assert_allclose(network["val"], values, rtol=1e-3)
 
 
 def test_crystals_of_the_viewer(project: Project) -> None:
@@ -210,7 +209,7 @@ def test_bytes_do_not_change(project: Project) -> None:
         return {p: p.read_bytes() for p in folder(project).rglob("*") if p.is_file()}
 
     before = content()
-    site.build(project, "toy")
+    site.build(project, STUDY)
     assert content() == before
 
 
@@ -226,13 +225,18 @@ def test_ids_that_are_no_numbers_stand_as_they_are() -> None:
     assert site._ids(["emt-B1-CuNi"]) == {"ids": "emt-B1-CuNi"}
 
 
+def changed(project: Project, old: str, new: str) -> Project:
+    """The project with other words in its study.yaml."""
+    path = project.root / "studies" / STUDY / "study.yaml"
+    path.write_text(re.sub(old, new, path.read_text(), flags=re.DOTALL))
+    plan.write(project.root)
+    return load(project.root)
+
+
 def test_without_crystals_there_is_no_viewer(copy: Project) -> None:
-    (copy.root / "params.yaml").write_text(
-        re.sub(r"\nsite:\n(  .*\n)+", "\n", (copy.root / "params.yaml").read_text())
-    )
-    bare = config.load(copy.root)
-    assert bare.params.site == {}
-    site.build(bare, "toy")
+    bare = changed(copy, r"  site:.*", "")
+    assert bare.params.study(STUDY).report is not None
+    site.build(bare, STUDY)
     assert not (folder(copy) / "data" / "viewer").exists()
     assert "names no crystals" in (folder(copy) / "viewer.html").read_text()
 
@@ -240,36 +244,31 @@ def test_without_crystals_there_is_no_viewer(copy: Project) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "said"),
     [
-        ("results/toy/tables/models.json", None, None),
-        ("results/toy/tables/numbers.json", None, "numbers.json: missing"),
-        ("results/toy/tables/space_groups.csv", "experiment\na\n", "space_groups.csv: damaged"),
-        ("results/toy/history/log_k-cgcnn-all.csv", "epoch\n1\n", "log_k-cgcnn-all.csv: damaged"),
-        ("results/toy/history/log_k-cgcnn-all.csv", None, "log_k-cgcnn-all.csv: missing"),
-        ("results/toy/cards/log_k-cgcnn-all.json", None, "log_k-cgcnn-all.json: missing"),
-        ("results/toy/metrics/log_k-cgcnn-all.json", "{}", "log_k-cgcnn-all.json: has no"),
-        ("results/toy/checkpoints/log_k-mesh_release-60.safetensors", None, "release-60"),
+        ("tables/models.json", None, "models.json: missing"),
+        ("tables/numbers.json", None, "numbers.json: missing"),
+        ("tables/space_groups.csv", "run\na\n", "space_groups.csv: damaged"),
+        ("history/log_k-cgcnn-all.csv", "epoch\n1\n", "log_k-cgcnn-all.csv: damaged"),
+        ("history/log_k-cgcnn-all.csv", None, "log_k-cgcnn-all.csv: missing"),
+        ("cards/log_k-cgcnn-all.json", None, "log_k-cgcnn-all.json: missing"),
+        ("metrics/log_k-cgcnn-all.json", "{}", "log_k-cgcnn-all.json: has no"),
+        ("checkpoints/log_k-mesh_release-60.safetensors", None, "release-60"),
     ],
 )
 def test_what_is_missing_or_damaged_is_said(
-    copy: Project, path: str, content: str | None, said: str | None
+    copy: Project, path: str, content: str | None, said: str
 ) -> None:
     before = (folder(copy) / "index.html").read_bytes()
-    file = copy.root / path
+    file = copy.results(STUDY) / path
     file.unlink()
     if content is not None:
         file.write_text(content)
-    if said is None:  # a report that has no such table
-        site.build(copy, "toy")
-        return
     with pytest.raises(CrystalmeshError, match=re.escape(said)):
-        site.build(copy, "toy")
+        site.build(copy, STUDY)
     assert (folder(copy) / "index.html").read_bytes() == before
 
 
-def test_an_unknown_report_and_an_unknown_crystal(copy: Project) -> None:
-    with pytest.raises(CrystalmeshError, match="no report 'toi'; did you mean 'toy'"):
+def test_an_unknown_study_and_an_unknown_crystal(copy: Project) -> None:
+    with pytest.raises(CrystalmeshError, match="no study 'toi'; did you mean 'toy'"):
         site.build(copy, "toi")
-    text = (copy.root / "params.yaml").read_text()
-    (copy.root / "params.yaml").write_text(text.replace("- x-3", "- x-999"))
     with pytest.raises(CrystalmeshError, match="no crystal 'x-999'"):
-        site.build(config.load(copy.root), "toy")
+        site.build(changed(copy, "- x-3", "- x-999"), STUDY)

@@ -1,33 +1,36 @@
-"""Tables as CSV and JSON, and the numbers of the prose."""
+"""Tables as CSV and JSON, and the numbers of the text."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import scipy.stats
-import yaml
 
-from crystalmesh import config, files
-from crystalmesh.config import Project
+from crystalmesh import files
+from crystalmesh.config.project import Project
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import published, results, tables
-from crystalmesh.report.tables import Column, Table
-from tests.report.conftest import Maker
+from crystalmesh.report import results, tables
+from crystalmesh.report.tables.table import NONE, Column, Table, p_value
+from tests.report.conftest import REPEATED, STUDY, Maker, run
 
 
 def rows(project: Project, name: str) -> list[dict[str, str]]:
-    return files.read_csv(project.results("toy") / "tables" / f"{name}.csv")
+    return files.read_csv(project.results(STUDY) / "tables" / f"{name}.csv")
 
 
 def cells(project: Project, name: str) -> list[list[str]]:
-    content = files.read_json(project.results("toy") / "tables" / f"{name}.json")
+    content = files.read_json(project.results(STUDY) / "tables" / f"{name}.json")
     width = len(content["columns"])
     assert all(len(row) == width for row in content["rows"])
     groups = content["groups"]
     assert not groups or groups[-1]["end"] == width
     found: list[list[str]] = content["rows"]
+    return found
+
+
+def numbers(project: Project) -> dict[str, object]:
+    found: dict[str, object] = files.read_json(project.results(STUDY) / "tables" / "numbers.json")
     return found
 
 
@@ -41,33 +44,38 @@ def test_entries(finished: Project) -> None:
 
 
 def test_labels_add_up(finished: Project) -> None:
-    by_task = {row["task"]: row for row in rows(finished, "labels") if row["split"] == "60/20/20"}
-    own = by_task["log_k"]
+    split = {r["target"]: r for r in rows(finished, "labels") if r["split"] == "60/20/20"}
+    own = split["log_k"]
     assert (own["labelled"], own["rejected"], own["missing"]) == ("155", "1", "4")
     assert (own["train"], own["val"], own["test"]) == ("93", "31", "31")
-    assert set(by_task) == {"e_form", "log_k", "log_g", "space_group"}  # not those without labels
+    assert set(split) == {"e_form", "log_k", "log_g", "space_group"}  # not those without labels
+    printed = {(row[0], row[1]) for row in cells(finished, "labels")}  # only what runs are on
+    assert printed == {
+        ("bulk modulus", "60/20/20"), ("space group", "60/20/20"), ("bulk modulus", "repeated"),
+        ("bulk modulus", "bench_log_k, fold 0"),
+    }  # fmt: skip
 
 
 def test_main_puts_published_and_ours_side_by_side(finished: Project) -> None:
     row = rows(finished, "main")[0]
-    metrics = files.read_json(finished.metrics("toy", "log_k-cgcnn-60"))
-    assert row["task"] == "log_k"
+    found = {r.name: r for r in results.load(finished, STUDY)}
+    assert row["target"] == "log_k"
     assert (row["published_train"], row["published_mesh"]) == ("4585", "0.072")
     assert (row["mesh_train"], row["cgcnn_train"]) == ("36", "93")
-    assert float(row["cgcnn_same"]) == pytest.approx(metrics["value"])
-    canonical = files.read_json(finished.metrics("toy", "log_k-mesh_release-canonical-60"))
-    assert float(row["canonical_same"]) == float(row["canonical"]) == canonical["value"]
+    assert float(row["cgcnn_same"]) == found["log_k-cgcnn-60"].value
+    canonical = found["log_k-mesh_release-canonical-60"].value
+    assert float(row["canonical_same"]) == float(row["canonical"]) == canonical
     printed = cells(finished, "main")
     assert printed[0][0] == "bulk modulus (MAE, log₁₀(GPa))"
     assert printed[1][2:4] == ["86.9", "46.0"]
 
 
-def test_experiments_have_all_that_a_reader_needs(finished: Project) -> None:
-    for row in rows(finished, "experiments"):
+def test_runs_have_all_that_a_reader_needs(finished: Project) -> None:
+    for row in rows(finished, "runs"):
         low, value, high = (float(row[key]) for key in ("low", "value", "high"))
         assert low <= value <= high
         assert row["parameters"] == "12345"
-    printed = cells(finished, "experiments")
+    printed = cells(finished, "runs")
     assert [row[0] == "" for row in printed] == [False, *[True] * 7, False, True]
 
 
@@ -75,14 +83,14 @@ def test_equal_compares_the_same_crystals(finished: Project) -> None:
     row = rows(finished, "equal")[0]
     assert float(row["difference"]) == pytest.approx(float(row["mesh"]) - float(row["cgcnn"]))
     assert float(row["low"]) > 0  # the made-up mesh is three times worse
-    numbers = files.read_json(finished.results("toy") / "tables" / "numbers.json")
-    verdicts = [int(numbers[f"equal.{key}"]) for key in ("cgcnn", "mesh", "open")]
-    assert sum(verdicts) == int(numbers["equal.all"]) == 3
+    said = numbers(finished)
+    verdicts = [int(str(said[f"equal.{key}"])) for key in ("cgcnn", "mesh", "open")]
+    assert sum(verdicts) == int(str(said["equal.all"])) == 3
 
 
 def test_kinds_compares_the_two_meshes(finished: Project) -> None:
     (row,) = rows(finished, "kinds")
-    assert (row["task"], row["model"], row["n_train"]) == ("log_k", "mesh_release", "36")
+    assert (row["target"], row["model"], row["n_train"]) == ("log_k", "mesh_release", "36")
     expected = float(row["canonical"]) - float(row["published"])
     assert float(row["difference"]) == pytest.approx(expected)
     # only one crystal of this project has meshes: NaCl, eight cubes of six squares, shared by two
@@ -90,52 +98,27 @@ def test_kinds_compares_the_two_meshes(finished: Project) -> None:
         assert (row["triangles_canonical"], row["triangles_published"]) == ("96.0", "799.0")
 
 
-def test_matbench_has_published_and_ours(finished: Project) -> None:
-    printed = cells(finished, "matbench")
-    assert [row[0] for row in printed] == ["CGCNN (this work)", "close", "dummy (mean)"]
-    assert printed[1][1:] == [tables.NONE, tables.NONE, "0.2500", "0.0000", "0.2500"]
-    own = [r for r in rows(finished, "matbench") if r["algorithm"].startswith("this work")]
-    assert len(own) == 1
-    parts = files.read_json(finished.split("toy", "bench_log_k"))["log_k"]
-    assert int(own[0]["n_all"]) == sum(len(part["test"]) for part in parts.values())
-    metrics = results.load(finished, "toy")
-    bench = next(r for r in metrics if r.name == "log_k-cgcnn-bench")
-    assert float(own[0]["mae_all"]) == bench.value
-    assert float(own[0]["mae_fold_0"]) == bench.of_folds()[0]
-    epochs = len(results.history(finished, "toy", bench.name)[0])
-    minutes = len(bench.train) * epochs / 100 / 60  # at the toy's 100 crystals a second
-    assert float(own[0]["cpu_minutes"]) == pytest.approx(minutes)
-    numbers = files.read_json(finished.results("toy") / "tables" / "numbers.json")
-    assert numbers["log_k.matbench.ours"] == printed[0][3] == f"{bench.value:.4f}"
-    assert numbers["log_k.matbench.ours.title"] == "CGCNN"
-    assert numbers["log_k.matbench.theirs"] == "0.2500"
-    assert numbers["log_k.matbench.theirs.title"] == "close"
-
-
 def test_models_has_every_model_of_the_shared_crystals(finished: Project) -> None:
     found = {(r["model"], r["representation"]): r for r in rows(finished, "models")}
     assert set(found) == {
-        ("cgcnn", "graph.cgcnn"), ("forest", "descriptors.structure"),
+        ("cgcnn", "graph.cgcnn"), ("random_forest", "descriptors.structure"),
         ("mesh_release", "mesh.published"), ("mesh_release", "mesh.canonical"), ("constant", ""),
     }  # fmt: skip
-    forest = found["forest", "descriptors.structure"]
+    forest = found["random_forest", "descriptors.structure"]
+    own = next(r for r in results.load(finished, STUDY) if r.name == "log_k-random_forest-60")
     assert forest["seeds"] == "3"
     assert float(forest["std"]) > 0
-    members = [
-        sum(abs(float(r[f"member_{k}"]) - float(r["target"])) for r in predicted) / len(predicted)
-        for predicted in [files.read_csv(finished.predictions("toy", "log_k-forest-60"))]
-        for k in range(3)
-    ]
-    assert float(forest["mean"]) == pytest.approx(sum(members) / 3)
+    assert float(forest["mean"]) == pytest.approx(float(own.of_members().mean()))
     assert found["cgcnn", "graph.cgcnn"]["std"] == ""
     printed = {row[0]: row[1] for row in cells(finished, "models")}
-    assert "±" in printed["random forest, composition and structure"]
+    assert "±" in printed["random forest"]
     assert "±" not in printed["CGCNN"]
 
 
 def test_uncertainty_counts_what_the_intervals_hold(finished: Project) -> None:
     for row in rows(finished, "uncertainty"):
-        predicted = files.read_csv(finished.predictions("toy", row["experiment"]))
+        path = finished.results(row["study"]) / "predictions" / row["run"] / f"{row['target']}.csv"
+        predicted = files.read_csv(path)
         if "set" in predicted[0]:
             held = [r["target"] in r["set"].split() for r in predicted]
         else:
@@ -144,42 +127,8 @@ def test_uncertainty_counts_what_the_intervals_hold(finished: Project) -> None:
         assert float(row["low"]) <= float(row["coverage"]) <= float(row["high"])
 
 
-def test_transfer_is_tested_repeat_by_repeat(finished: Project) -> None:
-    (row,) = rows(finished, "transfer")
-    assert (row["pretrained"], row["size"], row["repeats"]) == ("log_k-cgcnn-all", "50", "3")
-    found = {r.name: r for r in results.load(finished, "toy")}
-    ours, plain = found["log_k-cgcnn-transfer-50"], found["log_k-cgcnn-repeated-50"]
-    expected = scipy.stats.ttest_rel(ours.of_folds(), plain.of_folds())
-    assert float(row["p"]) == pytest.approx(expected.pvalue)
-    assert float(row["p_corrected"]) > float(row["p"])
-    assert float(row["difference"]) == pytest.approx(
-        float(row["transfer"]) - float(row["plain"]), abs=1e-12
-    )
-
-
-def test_equal_results_leave_nothing_to_test(finished: Project) -> None:
-    plain = next(r for r in results.load(finished, "toy") if r.name == "log_k-cgcnn-repeated-50")
-    assert results.paired_test(plain, plain) == results.PairedTest(3, 0.0, 1.0, 1.0)
-
-
-def test_repeated_has_every_method_with_its_spread(finished: Project) -> None:
-    table = {(row["model"], row["pretrained"]): row for row in rows(finished, "repeated")}
-    assert set(table) == {("cgcnn", ""), ("cgcnn", "log_k-cgcnn-all")}
-    found = {r.name: r for r in results.load(finished, "toy")}
-    ours, row = found["log_k-cgcnn-transfer-50"].of_folds(), table["cgcnn", "log_k-cgcnn-all"]
-    assert float(row["mean"]) == pytest.approx(ours.mean())
-    assert float(row["std"]) == pytest.approx(ours.std(ddof=1))
-    assert [line[0] for line in cells(finished, "repeated")] == ["CGCNN", "TL-CGCNN"]
-
-
-def test_p_values_are_printed_for_people() -> None:
-    assert [tables._p(p) for p in (0.25, 0.0013, 0.00042, 0.0)] == [
-        "0.250", "0.001", "4 × 10⁻⁴", "0",
-    ]  # fmt: skip
-
-
 def test_space_groups_count_every_test_crystal(finished: Project) -> None:
-    own = [r for r in rows(finished, "space_groups") if r["experiment"] == "log_k-cgcnn-all"]
+    own = [r for r in rows(finished, "space_groups") if r["run"] == "log_k-cgcnn-all"]
     assert sum(int(row["n_test"]) for row in own) == 31
     assert sum(int(row["n_train"]) for row in own) <= 93
 
@@ -188,8 +137,9 @@ def test_settings_checksums_and_software(finished: Project) -> None:
     settings = {row["block"]: row["setting"] for row in rows(finished, "settings")}
     assert settings["representations.graph.cgcnn"] == "neighbours 12, cutoff 8"
     assert "standardise true" in settings["models.cgcnn.training"]
+    assert settings["splits.toy.60-20-20"] == "ratio [3, 1, 1], seed 0"
     assert "models.mesh_talk.training" not in settings  # not in this report
-    assert [row["name"] for row in rows(finished, "checksums")] == ["toy", "bench_log_k"]
+    assert [row["name"] for row in rows(finished, "checksums")] == [STUDY, "bench_log_k"]
     assert {row["package"]: row["version"] for row in rows(finished, "software")} == {
         "numpy": "2.4.6",
         "torch": "2.13.0+cpu",
@@ -197,208 +147,179 @@ def test_settings_checksums_and_software(finished: Project) -> None:
 
 
 def test_numbers_are_printable(finished: Project) -> None:
-    numbers = files.read_json(finished.results("toy") / "tables" / "numbers.json")
-    assert numbers["tasks"] == ["log_k", "space_group"]
-    assert numbers["log_k.cgcnn.train"] == "93"
-    assert numbers["mesh.published.supercell"] == "5"
-    assert all(isinstance(value, str | bool | list) for value in numbers.values())
+    said = numbers(finished)
+    assert said["targets"] == ["log_k", "space_group"]
+    assert (said["log_k.cgcnn.train"], said["mesh.published.supercell"]) == ("93", "5")
+    assert said["tables"] == [
+        "main", "equal", "kinds", "entries", "labels", "runs", "models", "uncertainty", "settings",
+        "checksums", "software",
+    ]  # fmt: skip
+    assert all(isinstance(value, str | bool | list) for value in said.values())
 
 
 def test_a_second_run_gives_the_same_bytes(finished: Project) -> None:
-    folder = finished.results("toy") / "tables"
+    folder = finished.results(STUDY) / "tables"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    tables.build(finished, "toy")
+    tables.build(finished, STUDY)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_report_of_one_cgcnn_and_no_benchmark(make: Maker) -> None:
-    project = make(experiments={"gone": ("e_form", "cgcnn", "all")}, benchmark=False)
-    tables.build(project, "toy")
-    numbers = files.read_json(project.results("toy") / "tables" / "numbers.json")
-    assert (numbers["mesh"], numbers["equal"], numbers["matbench"]) == ([], False, False)
-    assert cells(project, "equal") == []
-    assert rows(project, "main")[0]["mesh"] == ""
+PRETRAINED = REPEATED | {"start": f"{STUDY}/log_k-cgcnn-all"}
 
 
-ONE = {"representation": "complex.orbits"}
-ON_COMPLEX = ONE | {"members": 3}
-READ = {"representation": "automorphisms.complex"}
-
-
-def test_the_complex_beside_cgcnn_and_its_ablations(make: Maker) -> None:
+def test_transfer_is_tested_repeat_by_repeat(make: Maker) -> None:
     project = make(
-        experiments={
-            "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
-            "log_k-complex-60": ("log_k", "complex", 60, ONE),
-            "log_k-complex_narrow-60": ("log_k", "complex_narrow", 60, ON_COMPLEX),
-            "log_k-complex_cells-80": ("log_k", "complex_cells", 80, ON_COMPLEX),
-            "log_k-complex-transfer-60": (
-                "log_k", "complex", 60,
-                ONE | {"pretrained": {"group": "toy", "name": "log_k-complex-60"}},
-            ),
+        runs={
+            "log_k-cgcnn-all": run("log_k", "cgcnn", "all"),
+            "anew": run("log_k", "cgcnn", 50, **REPEATED),
+            "pretrained": run("log_k", "cgcnn", 50, **PRETRAINED),
         },
         benchmark=False,
-    )  # fmt: skip
-    tables.build(project, "toy")
-    metrics = {r.name: r for r in results.load(project, "toy")}
-    own, graph = metrics["log_k-complex-60"], metrics["log_k-cgcnn-60"]
-    row, again = rows(project, "complex")
-    once = len(results.history(project, "toy", own.name)[0])
-    assert [r["epochs"] for r in (row, again)] == [str(once), str(2 * once)]
-    assert row["epochs_cgcnn"] == str(once)
-    printed = cells(project, "complex")
-    assert printed[1][1] == f"{printed[0][1]}, warm restart"
-    assert printed[1][-2:] == [f"{once} + {once}", str(once)]
-    assert [row["optimizer"], row["optimizer_cgcnn"]] == [own.optimizer, graph.optimizer]
-    assert printed[0][-3] == "AdamW, AdamW"
+        like="transfer",
+    )
+    tables.build(project, STUDY)
+    (row,) = rows(project, "transfer")
+    assert (row["pretrained"], row["size"], row["repeats"]) == ("log_k-cgcnn-all", "50", "3")
+    found = {r.name: r for r in results.load(project, STUDY)}
+    ours, plain = found["pretrained"], found["anew"]
+    assert float(row["p"]) == pytest.approx(
+        scipy.stats.ttest_rel(ours.of_folds(), plain.of_folds()).pvalue
+    )
+    assert float(row["p_corrected"]) > float(row["p"])
+    assert float(row["difference"]) == pytest.approx(
+        float(row["transfer"]) - float(row["plain"]), abs=1e-12
+    )
+    assert results.paired_test(plain, plain) == results.PairedTest(3, 0.0, 1.0, 1.0)
+    repeated = {(r["model"], r["pretrained"]): r for r in rows(project, "repeated")}
+    assert set(repeated) == {("cgcnn", ""), ("cgcnn", "log_k-cgcnn-all")}
+    own = repeated["cgcnn", "log_k-cgcnn-all"]
+    assert float(own["mean"]) == pytest.approx(ours.of_folds().mean())
+    assert float(own["std"]) == pytest.approx(ours.of_folds().std(ddof=1))
+    assert [line[0] for line in cells(project, "repeated")] == ["CGCNN", "TL-CGCNN"]
+
+
+def test_the_delaunay_network_beside_cgcnn_and_its_ablations(make: Maker) -> None:
+    project = make(
+        runs={
+            "log_k-cgcnn-60": run("log_k", "cgcnn", 60),
+            "log_k-cgcnn-restart-60": run("log_k", "cgcnn", 60, start=f"{STUDY}/log_k-cgcnn-60"),
+            "log_g-cgcnn-60": run("log_g", "cgcnn", 60),
+            # from another target: not the same training gone on
+            "log_g-cgcnn-pretrained-60": run("log_g", "cgcnn", 60, start=f"{STUDY}/log_k-cgcnn-60"),
+            "delaunay-60": run("log_k,log_g", "delaunay", 60),
+            "ablation_narrow-60": run("log_k", "ablation_narrow", 60, members=3),
+            "ablation_cells-80": run("log_k", "ablation_cells", 80, members=3),
+        },
+        benchmark=False,
+        like="moduli",
+    )
+    tables.build(project, STUDY)
+    found = {(r.name, r.target): r for r in results.load(project, STUDY)}
+    beside = {row["target"]: row for row in rows(project, "delaunay")}
+    own, graph = found["delaunay-60", "log_k"], found["log_k-cgcnn-restart-60", "log_k"]
+    once = len(results.history(project, own.run)[0])
+    row = beside["log_k"]  # CGCNN's longest training, a warm restart too
+    assert float(row["cgcnn"]) == graph.value
+    assert (row["epochs"], row["epochs_cgcnn"]) == (str(once), str(2 * once))
+    assert float(beside["log_g"]["cgcnn"]) == found["log_g-cgcnn-60", "log_g"].value
     assert float(row["ratio"]) == pytest.approx(own.value / graph.value)
     assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+    assert cells(project, "delaunay")[0][-3:] == ["AdamW, AdamW", f"{once}", f"{once} + {once}"]
     base, narrow = rows(project, "ablations")  # the one on 80 crystals has nothing beside it
-    assert (base["model"], base["variant_of"], base["change"]) == ("complex", "", "")
-    assert (narrow["model"], narrow["variant_of"]) == ("complex_narrow", "complex")
+    assert (base["model"], base["variant_of"], base["change"]) == ("delaunay", "", "")
+    assert (narrow["model"], narrow["variant_of"]) == ("ablation_narrow", "delaunay")
     means = [
-        float(metrics[f"log_k-{m}-60"].of_members().mean()) for m in ("complex", "complex_narrow")
+        float(found[name, "log_k"].of_members().mean())
+        for name in ("delaunay-60", "ablation_narrow-60")
     ]
     assert float(narrow["change"]) == pytest.approx(100 * (means[1] / means[0] - 1))
     assert [row["train_crystals_per_s"] for row in (base, narrow)] == ["100.0"] * 2
-    # variants are in no other comparison, but among all experiments
-    assert {row["model"] for row in rows(project, "models")} == {"cgcnn", "complex", "constant"}
-    assert len(rows(project, "experiments")) == 5
-
-
-def test_the_complex_is_beside_the_longest_training_of_cgcnn(make: Maker) -> None:
-    source = {"pretrained": {"group": "toy", "name": "log_k-cgcnn-60"}}
-    project = make(
-        experiments={
-            "log_k-cgcnn-60": ("log_k", "cgcnn", 60),
-            "log_k-cgcnn-transfer-60": ("log_k", "cgcnn", 60, source),
-            "log_g-cgcnn-60": ("log_g", "cgcnn", 60),
-            # from another task: not the same training gone on
-            "log_g-cgcnn-transfer-60": ("log_g", "cgcnn", 60, source),
-            "log_k-complex-60": ("log_k", "complex", 60, ONE),
-            "log_g-complex-60": ("log_g", "complex", 60, ONE),
-        },
-        benchmark=False,
-    )  # fmt: skip
-    tables.build(project, "toy")
-    metrics = {r.name: r for r in results.load(project, "toy")}
-    once = len(results.history(project, "toy", "log_k-cgcnn-60")[0])
-    found = {row["task"]: row for row in rows(project, "complex")}
-    assert float(found["log_k"]["cgcnn"]) == metrics["log_k-cgcnn-transfer-60"].value
-    assert found["log_k"]["epochs_cgcnn"] == str(2 * once)
-    assert float(found["log_g"]["cgcnn"]) == metrics["log_g-cgcnn-60"].value
-    main = {row["task"]: row for row in rows(project, "main")}
-    assert float(main["log_k"]["cgcnn"]) == metrics["log_k-cgcnn-transfer-60"].value
-    assert float(main["log_g"]["cgcnn"]) == metrics["log_g-cgcnn-60"].value
-
-
-def test_a_network_read_at_another_output_costs_what_it_cost_once(make: Maker) -> None:
-    source = {"group": "toy", "name": "log_k-complex-60"}
-    read = ONE | {"beside": ["log_k"], "pretrained": source, "as_is": True}
-    project = make(
-        experiments={
-            "log_k-complex-60": ("log_k", "complex", 60, ONE | {"beside": ["log_g"]}),
-            "log_g-complex-60": ("log_g", "complex", 60, read),
-        },
-        benchmark=False,
-    )
-    speeds = results.Speeds.load(project, "toy")
-    names = ("log_k-complex-60", "log_g-complex-60")
-    first, again = (speeds.hours(project, "toy", name) for name in names)
-    assert first == again > 0
-    first_epochs, again_epochs = (results.trainings(project, "toy", name) for name in names)
-    assert first_epochs == again_epochs
+    # variants are in no other comparison, but among all runs
+    assert {row["model"] for row in rows(project, "models")} == {"cgcnn", "delaunay", "constant"}
+    assert len(rows(project, "runs")) == 8
 
 
 def test_wrong_space_groups_are_explained(make: Maker) -> None:
     """All crystals are rock salt, whatever their made-up label: of the others it is told why."""
     project = make(
-        experiments={
-            "space_group-automorphisms-all": ("space_group", "automorphisms", "all", READ)
-        },
-        benchmark=False,
+        runs={"all": run("space_group", "automorphisms", "all")}, benchmark=False, like="symmetry"
     )
-    tables.build(project, "toy")
-    (own,) = results.load(project, "toy")
-    found = rows(project, "symmetry")
+    tables.build(project, STUDY)
+    (own,) = results.load(project, STUDY)
+    found = rows(project, "wrong")
     assert len(found) == int((own.losses == 0).sum()) > 0
     order = {"225": 48, "221": 48, "62": 8, "2": 2, "139": 16}
     for row in found:
         assert row["operations"] == "48"
         assert int(row["expected"]) == order[row["space_group"]]
         few = row["space_group"] in {"225", "221"}
-        assert row["reason"] == ("few training crystals" if few else "symmetric only about")
-    numbers = files.read_json(project.results("toy") / "tables" / "numbers.json")
-    assert numbers["symmetry.wrong"] == str(len(found))
-    assert int(numbers["symmetry.about"]) + int(numbers["symmetry.few"]) == len(found)
+        assert row["reason"] == ("few training crystals" if few else "approximate symmetry")
+    said = numbers(project)
+    assert said["symmetry.wrong"] == str(len(found))
+    assert sum(int(str(said[f"symmetry.{key}"])) for key in ("about", "few")) == len(found)
 
 
-def test_an_ensemble_over_folds_has_a_line_for_one_network_and_one_for_all(make: Maker) -> None:
+FOLDS = {"split": "bench_log_k", "fold": "all"}
+DISTILLATION = {"run": f"{STUDY}/teachers", "max_atoms": 8, "batch_size": 5, "weight": 1.0}
+TAUGHT = FOLDS | {"refit": True, "members": 2, "training": {"batch_size": 10}}
+JOINED = {"title": "two kinds", "runs": {"teachers": 2, "pupils": 2}}
+
+
+def test_official_folds(make: Maker) -> None:
     project = make(
-        experiments={
-            "log_k-complex-bench": (
-                "log_k", "complex", "all",
-                ON_COMPLEX | {"split": "bench_log_k", "fold": "all", "refit": True},
-            ),
-            "log_k-complex_taught-bench": (
-                "log_k", "complex_taught", "all",
-                ONE | {
-                    "split": "bench_log_k", "fold": "all", "refit": True,
-                    "pretrained": {"group": "toy", "name": "log_k-complex-bench"},
-                    "taught": {"atoms": 8, "batch_size": 5, "weight": 1.0},
-                    "training": {"batch_size": 10}, "members": 2,
-                },
+        runs={
+            "graph": run("log_k", "cgcnn", "all", **FOLDS),
+            "teachers": run("log_k", "delaunay", "all", refit=True, members=3, **FOLDS),
+            "pupils": run(
+                "log_k", "delaunay_elastic_distilled", "all", distillation=DISTILLATION, **TAUGHT
             ),
         },
-    )  # fmt: skip
-    published.evaluate(project, "toy", "bench_log_k")
-    tables.build(project, "toy")
-    own = results.load(project, "toy")[0]
-    single, together, taught, both = (
-        row for row in rows(project, "matbench") if row["algorithm"].startswith("this work")
+        report={"ensembles": [JOINED]},
+        like="moduli",
     )
-    assert together["algorithm"].startswith("this work, ensemble of 3")
-    assert float(together["mae_all"]) == own.value
-    assert float(single["mae_all"]) == pytest.approx(float(own.of_members().mean()))
-    assert float(single["mae_fold_0"]) == own.of_members_by_fold()[0] != own.of_folds()[0]
-    parts = files.read_json(project.split("toy", "bench_log_k"))["log_k"]["0"]
-    assert int(single["n_train"]) == len(parts["train"]) + len(parts["val"])
-    shown = files.read_json(project.results("toy") / "tables" / "uncertainty.json")["rows"]
-    assert shown[0][2] == single["n_train"]
-    epochs = len(results.history(project, "toy", own.name)[0])
-    assert float(single["cpu_minutes"]) == pytest.approx(int(single["n_train"]) * epochs / 6000)
+    tables.build(project, STUDY)
+    found = {r.name: r for r in results.load(project, STUDY)}
+    printed = {row[0]: row[1:] for row in cells(project, "benchmark")}
+    assert printed["close"] == [NONE, NONE, "0.2500", "0.0000", "0.2500"]
+    assert "dummy (mean)" in printed  # by its name in published.yaml
+    own = {r["algorithm"]: r for r in rows(project, "benchmark")}
+    graph = own["this work: CGCNN"]
+    parts = files.read_json(project.split(STUDY, "bench_log_k"))["log_k"]
+    assert int(graph["n_all"]) == sum(len(part["test"]) for part in parts.values())
+    assert float(graph["mae_all"]) == found["graph"].value
+    assert float(graph["mae_fold_0"]) == found["graph"].of_folds()[0]
+    epochs = len(results.history(project, found["graph"].run)[0])
+    minutes = len(found["graph"].train) * epochs / 100 / 60  # at the toy's 100 crystals a second
+    assert float(graph["cpu_minutes"]) == pytest.approx(minutes)
+
+    delaunay, distilled = (
+        results.title(project, found[name]) for name in ("teachers", "pupils")
+    )  # fmt: skip
+    single, together = own[f"this work: {delaunay}"], own[f"this work, ensemble of 3: {delaunay}"]
+    assert float(together["mae_all"]) == found["teachers"].value
+    assert float(single["mae_all"]) == pytest.approx(found["teachers"].of_members().mean())
+    assert float(single["mae_fold_0"]) == found["teachers"].of_members_by_fold()[0]
+    assert int(single["n_train"]) == len(parts["0"]["train"]) + len(parts["0"]["val"])  # refit
     assert float(together["cpu_minutes"]) == pytest.approx(3 * float(single["cpu_minutes"]))
-    learned = int(taught["n_train"]) + 5 * math.ceil(int(taught["n_train"]) / 10)
-    teachers, minutes = float(together["cpu_minutes"]), learned * epochs / 6000
-    assert float(taught["cpu_minutes"]) == pytest.approx(teachers + minutes)
-    # two that are taught by the same networks pay for these once
+    one, both = own[f"this work: {distilled}"], own[f"this work, ensemble of 2: {distilled}"]
+    seen = int(one["n_train"]) + 5 * math.ceil(int(one["n_train"]) / 10)
+    teachers, minutes = float(together["cpu_minutes"]), seen * epochs / 6000
+    assert float(one["cpu_minutes"]) == pytest.approx(teachers + minutes)
     assert float(both["cpu_minutes"]) == pytest.approx(teachers + 2 * minutes)
 
-    params = yaml.safe_load((project.root / "params.yaml").read_text())
-    names = {"log_k-complex-bench": 2, "log_k-complex_taught-bench": 2}
-    block = {"title": "two kinds", "experiments": {"log_k": names}}
-    params["reports"]["toy"]["together"] = [block]
-    (project.root / "params.yaml").write_text(json.dumps(params))
-    project = config.load(project.root)
-    tables.build(project, "toy")
-    (row,) = (r for r in rows(project, "matbench") if r["algorithm"].endswith(": two kinds"))
-    assert row["algorithm"] == "this work, ensemble of 4: two kinds"
-    predicted = [files.read_csv(project.predictions("toy", name)) for name in names]
-    errors = []
-    for pair in zip(*predicted, strict=True):
-        said = [float(one[f"member_{k}"]) for one in pair for k in range(2)]
-        errors.append(abs(sum(said) / 4 - float(pair[0]["target"])))
-    assert float(row["mae_all"]) == pytest.approx(sum(errors) / len(errors))
-    first = [e for e, one in zip(errors, predicted[0], strict=True) if one["fold"] == "0"]
-    assert float(row["mae_fold_0"]) == pytest.approx(sum(first) / len(first))
-    shown = [line for line in cells(project, "matbench") if line[0].startswith("two kinds")]
-    assert [line[3] for line in shown] == [f"{float(row['mae_all']):.4f}"]
-    numbers = files.read_json(project.results("toy") / "tables" / "numbers.json")
-    assert "two kinds" not in numbers["log_k.matbench.ours.title"]  # which is a single network's
+    joined = own["this work, ensemble of 4: two kinds"]
+    members = [found[name].members[:2] for name in ("teachers", "pupils")]
+    mean = sum(part.sum(axis=0) for part in members) / 4
+    expected = abs(mean - found["teachers"].true).mean()
+    assert float(joined["mae_all"]) == pytest.approx(expected)
+    said = numbers(project)
+    assert said["log_k.benchmark.theirs.title"] == "close"
+    assert said["log_k.benchmark.ours.title"] in {"CGCNN", delaunay, distilled}  # one network
+    assert said["log_k.benchmark.ensemble"] == f"{float(joined['mae_all']):.4f}"
 
 
-def test_only_experiments_on_the_same_folds_are_one_ensemble(finished: Project) -> None:
-    found = {r.name: r for r in results.load(finished, "toy")}
+def test_only_runs_on_the_same_folds_are_one_ensemble(finished: Project) -> None:
+    found = {r.name: r for r in results.load(finished, STUDY)}
     bench, other = found["log_k-cgcnn-bench"], found["log_k-cgcnn-repeated-50"]
     whole = results.joined([bench, replace(bench, prediction=bench.prediction + 0.5)], [1, 1])
     assert len(whole.members) == 2
@@ -407,55 +328,21 @@ def test_only_experiments_on_the_same_folds_are_one_ensemble(finished: Project) 
         results.joined([bench, other], [1, 1])
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ({"log_k-cgcnn-bnch": 1}, "no experiment .*'log_k-cgcnn-bnch'"),
-        ({"log_k-cgcnn-all": 1}, "log_k-cgcnn-all is not of this task over all"),
-        ({"log_k-cgcnn-bench": 9, "log_k-cgcnn-all": 1}, "bench: 9 networks, and the experiment"),
-    ],
-)
-def test_unknown_members_of_an_ensemble_are_refused(
-    make: Maker, names: dict[str, int], message: str
-) -> None:
-    project = make()
-    params = yaml.safe_load((project.root / "params.yaml").read_text())
-    block = {"title": "two", "experiments": {"log_k": {"log_k-cgcnn-bench": 1} | names}}
-    params["reports"]["toy"]["together"] = [block]
-    (project.root / "params.yaml").write_text(json.dumps(params))
-    with pytest.raises(CrystalmeshError, match=message):
-        config.load(project.root)
-
-
-def test_ensembles_that_the_table_cannot_show_are_refused(make: Maker) -> None:
-    project = make()
-    params = yaml.safe_load((project.root / "params.yaml").read_text())
-    own = {"log_k-cgcnn-bench": 1, "log_k-cgcnn-all": 1}
-    params["models"]["cgcnn"]["variant_of"] = "schnet"
-    for experiments, message in (
-        ({"log_k": own}, "the model of log_k-cgcnn-bench is a variant"),
-        ({"log_k": own, "log_g": own | {"log_g-cgcnn-all": 1}}, "not as many networks for each"),
-    ):
-        params["reports"]["toy"]["together"] = [{"title": "two", "experiments": experiments}]
-        (project.root / "params.yaml").write_text(json.dumps(params))
-        with pytest.raises(CrystalmeshError, match=message):
-            config.load(project.root)
-
-
-def test_a_mesh_without_its_equal(make: Maker) -> None:
-    project = make(experiments={"m": ("log_k", "mesh_release", 60)}, benchmark=False)
-    tables.build(project, "toy")
-    row = cells(project, "main")[0]
-    assert row[6] != tables.NONE
-    assert row[7:] == [tables.NONE] * 6
+def test_a_study_without_tables_of_its_own(make: Maker) -> None:
+    project = make(runs={"gone": run("e_form", "cgcnn", "all")}, benchmark=False, like=None)
+    tables.build(project, STUDY)
+    said = numbers(project)
+    assert (said["targets"], said["shared"]) == (["e_form"], False)
+    assert not (project.results(STUDY) / "tables" / "equal.csv").exists()
+    with pytest.raises(CrystalmeshError, match="no study 'tooy'"):
+        tables.build(project, "tooy")
 
 
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("paper/published.yaml", None, "published.yaml: missing"),
-        ("paper/published.yaml", "study: [", "published.yaml: not the published values"),
-        ("paper/published.yaml", "study: {}", "not the published values .'dft'"),
+        ("studies/toy/published.yaml", "study: [", "published.yaml: not valid YAML"),
+        ("studies/toy/tables.py", "TABLES = 1", "no list TABLES of functions"),
         ("env/requirements.lock", None, "requirements.lock: missing"),
         ("env/torch.txt", None, "torch.txt: missing"),
     ],
@@ -463,19 +350,34 @@ def test_a_mesh_without_its_equal(make: Maker) -> None:
 def test_a_broken_source_is_one_line(
     make: Maker, path: str, content: str | None, message: str
 ) -> None:
-    project = make(experiments={"gone": ("e_form", "cgcnn", "all")}, benchmark=False)
+    project = make(runs={"gone": run("e_form", "cgcnn", "all")}, benchmark=False)
     source = project.root / path
     source.unlink()
     if content is not None:
         source.write_text(content)
     with pytest.raises(CrystalmeshError, match=message) as error:
-        tables.build(project, "toy")
+        tables.build(project, STUDY)
     assert "\n" not in str(error.value)
-    assert not (project.results("toy") / "tables").exists()
+    assert not (project.results(STUDY) / "tables").exists()
+
+
+def test_a_study_without_a_report_has_no_tables(make: Maker) -> None:
+    project = make(runs={"gone": run("e_form", "cgcnn", "all")}, benchmark=False, like=None)
+    study = project.params.study(STUDY).model_copy(update={"report": None})
+    params = project.params.model_copy(update={"studies": {STUDY: study}})
+    with pytest.raises(CrystalmeshError, match="no `report`; add one"):
+        tables.build(Project(project.root, params), STUDY)
+
+
+def test_p_values_are_printed_for_people() -> None:
+    assert [p_value(p) for p in (0.25, 0.0013, 0.00042, 0.0)] == [
+        "0.250", "0.001", "4 × 10⁻⁴", "0",
+    ]  # fmt: skip
 
 
 def test_groups_of_columns(tmp_path: Path) -> None:
-    table = Table("t", ("a",), (Column("a", left=True), Column("b", "g"), Column("c", "g")))
+    columns = (Column("a", left=True), Column("b", "g"), Column("c", "g"))
+    table = Table("t", ("a",), columns, "A title", "A note.")
     table.add((1.5,), ("x", "1", "2"))
     table.add((None,), ("x", "3", "4"))
     table.merge()
@@ -486,4 +388,5 @@ def test_groups_of_columns(tmp_path: Path) -> None:
         {"title": "g", "start": 1, "end": 3},
     ]
     assert content["rows"] == [["x", "1", "2"], ["", "3", "4"]]
+    assert (content["title"], content["note"]) == ("A title", "A note.")
     assert (tmp_path / "t.csv").read_text() == 'a\n1.5\n""\n'

@@ -10,19 +10,24 @@ import pytest
 import torch
 
 from crystalmesh import files
-from crystalmesh.config import Project
+from crystalmesh.config import plan
+from crystalmesh.config.project import Project, load
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.learn.predictors import Predictor
+from crystalmesh.inference.predictor import Predictor
 from crystalmesh.models.mesh import Network
 from crystalmesh.report import viewer
 from crystalmesh.represent import geometry
 from crystalmesh.represent.mesh import Canonical, Published, conventional_cell, tessellate
-from tests.report.conftest import NACL, Maker, build_project, write_network
+from tests.report.conftest import NACL, STUDY, Maker, build_project, run, write_network
 from tests.test_cli import crystalmesh_in, error_of
 
 PUBLISHED = Published({"symprec": 0.01, "supercell": 5, "tolerance": 0.05})
 CANONICAL = Canonical({"symprec": 0.01, "tolerance": 0.001})
+PUBLISHED_MESH, CANONICAL_MESH = MESHES = (
+    ("mesh.published", PUBLISHED),
+    ("mesh.canonical", CANONICAL),
+)
 TRICLINIC = Crystal(
     "tri", "TiO2", np.array([[4.1, 0.2, -0.3], [0.6, 5.0, 0.4], [-0.9, 0.3, 6.2]]),
     np.array([22, 8, 8, 26, 8]),
@@ -60,7 +65,7 @@ def network() -> Network:
 
 def test_a_square_face_is_one_polygon_with_the_shares_of_its_triangles() -> None:
     net = network()
-    mesh = viewer.build(NACL, CANONICAL, net)
+    mesh = viewer.build(NACL, *CANONICAL_MESH, net)
     assert len(mesh.polygons) == 24
     assert {len(polygon) for polygon in mesh.polygons} == {4}
     assert mesh.triangles.tolist() == [4] * 24
@@ -79,7 +84,7 @@ def test_a_square_face_is_one_polygon_with_the_shares_of_its_triangles() -> None
 
 @pytest.mark.parametrize("crystal", [NACL, TRICLINIC])
 def test_polygons_are_the_faces_of_the_complex(crystal: Crystal) -> None:
-    mesh = viewer.build(crystal, CANONICAL)
+    mesh = viewer.build(crystal, *CANONICAL_MESH)
     lattice, frac, _ = conventional_cell(crystal, 0.01)
     found = tessellate(lattice, frac - np.floor(frac), 0.001)
     assert len(mesh.polygons) == found.n_faces
@@ -89,7 +94,7 @@ def test_polygons_are_the_faces_of_the_complex(crystal: Crystal) -> None:
 
 
 def test_faces_of_the_published_mesh_are_its_triangles() -> None:
-    mesh = viewer.build(TRICLINIC, PUBLISHED, network())
+    mesh = viewer.build(TRICLINIC, *PUBLISHED_MESH, network())
     arrays = PUBLISHED.build(TRICLINIC)
     assert [sorted(p) for p in mesh.polygons] == arrays["faces"].tolist()
     assert mesh.triangles.tolist() == [1] * len(arrays["faces"])
@@ -100,13 +105,13 @@ def test_faces_of_the_published_mesh_are_its_triangles() -> None:
 
 def test_the_network_is_left_as_it_was() -> None:
     net = network()
-    viewer.build(NACL, CANONICAL, net)
+    viewer.build(NACL, *CANONICAL_MESH, net)
     assert next(net.parameters()).dtype == torch.float32
     assert net.training
 
 
 def test_levels_go_with_the_share() -> None:
-    mesh = viewer.build(TRICLINIC, CANONICAL, network())
+    mesh = viewer.build(TRICLINIC, *CANONICAL_MESH, network())
     assert mesh.share is not None
     top = viewer.highest([mesh])
     levels = viewer.levels(mesh, top)
@@ -117,7 +122,7 @@ def test_levels_go_with_the_share() -> None:
 
 
 def drawn(net: Network | None = None) -> tuple[list[viewer.Mesh], dict[str, Any]]:
-    meshes = [viewer.build(NACL, maker, net) for maker in (PUBLISHED, CANONICAL)]
+    meshes = [viewer.build(NACL, name, maker, net) for name, maker in MESHES]
     row = {"network": "n", "predicts": "p", "value": "1"}
     return meshes, viewer.content(NACL, meshes, [row])
 
@@ -158,7 +163,7 @@ def test_picture_is_a_png_with_the_same_bytes_each_time() -> None:
 def test_document_needs_nothing_else() -> None:
     _, content = drawn(network())
     page = viewer.document(content | {"formula": "</script><b>&"})
-    assert page.count("<script>") == page.count("</script>") == 3
+    assert page.count("<script>") == page.count("</script>") == 4
     assert "<title>&lt;/script&gt;&lt;b&gt;&amp; (x-7)" in page
     own = page.replace(viewer.plotly(), "")
     assert not re.search(r"(src|href)\s*=|@import|url\(", own.split("<script>")[0])
@@ -171,17 +176,20 @@ def test_document_needs_nothing_else() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with mesh networks in the group `predictors`."""
-    names = {
-        "log_k-small": ("log_k", "mesh_small", 60),
-        "log_k-small-canonical": ("log_k", "mesh_small", 60),
+    """A project that serves a network of each mesh."""
+    runs = {
+        "log_k-small": run("log_k", "mesh_small", 60),
+        "log_k-small-canonical": run("log_k", "mesh_small", 60, representation="mesh.canonical"),
     }
     made = build_project(
-        tmp_path_factory.mktemp("shown"), benchmark=False, predictors=names,
-        experiments={"log_k-cgcnn-60": ("log_k", "cgcnn", 60)},
-    )  # fmt: skip
-    for name in names:
-        write_network(made, "predictors", name)
+        tmp_path_factory.mktemp("shown"), runs=runs, benchmark=False, report={}, like=None
+    )
+    path = made.root / "studies" / STUDY / "study.yaml"
+    path.write_text(path.read_text() + f"serves: [{', '.join(f'{STUDY}/{one}' for one in runs)}]\n")
+    plan.write(made.root)
+    made = load(made.root)
+    for name in runs:
+        write_network(made, name)
     return made
 
 
@@ -207,7 +215,8 @@ def test_show_with_a_network(project: Project, cif: str, tmp_path: Path) -> None
     assert all(m["share"] for m in content["meshes"])
     rows = content["predictions"]
     assert [row["network"].split(", ")[-1] for row in rows] == ["published mesh", "canonical mesh"]
-    predictor = Predictor(project, "predictors", "log_k-small-canonical", known=None)
+    network = project.params.run(f"{STUDY}/log_k-small-canonical")
+    predictor = Predictor(project, network, known=None)
     maker = predictor.maker
     value = float(predictor.members([maker.collate([maker.build(NACL)])])[0, 0])
     assert float(rows[1]["value"].split()[0].replace("−", "-")) == pytest.approx(value, abs=6e-4)
@@ -218,21 +227,21 @@ def test_show_with_a_network(project: Project, cif: str, tmp_path: Path) -> None
 
 
 def test_show_without_a_network(make: Maker, cif: str, tmp_path: Path) -> None:
-    made = make(experiments={"log_k-cgcnn-60": ("log_k", "cgcnn", 60)}, benchmark=False)
-    viewer.show(made, cif, tmp_path / "a.html", None, viewer.NO_TASK)
+    made = make(runs={"a": run("log_k", "cgcnn", 60)}, benchmark=False, report={}, like=None)
+    viewer.show(made, cif, tmp_path / "a.html", None, viewer.NO_TARGET)
     content = shown(tmp_path / "a.html")
     assert [m["share"] for m in content["meshes"]] == [None, None]
     assert content["predictions"] == []
-    with pytest.raises(CrystalmeshError, match=r"'space_group': no mesh network .* known: none"):
+    with pytest.raises(CrystalmeshError, match=r"'space_group': no network .* known: none"):
         viewer.show(made, cif, tmp_path / "b.html", None, "space_group")
 
 
 def test_show_refuses(project: Project, cif: str, tmp_path: Path) -> None:
     page, wrong = tmp_path / "a.html", tmp_path / "wrong.cif"
 
-    def error(file: Path | str, task: str = "log_k") -> str:
+    def error(file: Path | str, target: str = "log_k") -> str:
         with pytest.raises(CrystalmeshError) as caught:
-            viewer.show(project, str(file), page, None, task)
+            viewer.show(project, str(file), page, None, target)
         assert not page.exists()
         return str(caught.value)
 
@@ -242,7 +251,7 @@ def test_show_refuses(project: Project, cif: str, tmp_path: Path) -> None:
     assert "wrong.cif: " in error(wrong)
     wrong.write_text(CIF.replace("data_NaCl", "data_one") + CIF.replace("data_NaCl", "data_two"))
     assert "holds several structures" in error(wrong)
-    path = project.checkpoint("predictors", "log_k-small")
+    path = project.checkpoint(project.params.run(f"{STUDY}/log_k-small"))
     content = path.read_bytes()
     try:
         files.write_bytes(path, content[:50])
@@ -254,7 +263,7 @@ def test_show_refuses(project: Project, cif: str, tmp_path: Path) -> None:
 def test_the_command_says_what_it_wrote_or_what_is_wrong(
     project: Project, cif: str, tmp_path: Path
 ) -> None:
-    ended = crystalmesh_in(project.root, "show", cif, "--task", "log_k", "--png", "a.png")
+    ended = crystalmesh_in(project.root, "show", cif, "--target", "log_k", "--png", "a.png")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.split() == ["mesh.html", "a.png"]
     assert shown(project.root / "mesh.html")["formula"] == "NaCl"
@@ -262,7 +271,7 @@ def test_the_command_says_what_it_wrote_or_what_is_wrong(
     for arguments, said in (
         ((cif, "--out", "mesh.pdf"), "--out mesh.pdf: give a name that ends in .html"),
         ((cif, "--png", "mesh.svg"), "--png mesh.svg: give a name that ends in .png"),
-        ((cif,), "task 'space_group': no mesh network predicts it; known: log_k, none"),
-        ((str(tmp_path / "none.cif"), "--task", "log_k"), "none.cif: "),
+        ((cif,), "target 'space_group': no network on meshes predicts it; known: log_k, none"),
+        ((str(tmp_path / "none.cif"), "--target", "log_k"), "none.cif: "),
     ):
         assert said in error_of(crystalmesh_in(project.root, "show", *arguments))

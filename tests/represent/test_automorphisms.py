@@ -153,5 +153,5 @@ def test_collate() -> None:
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(CrystalmeshError, match=r"automorphisms\.complex\.mett: unknown setting"):
+    with pytest.raises(CrystalmeshError, match=r"automorphisms\.complex: mett: unknown setting"):
         VARIANTS["complex"]({"symprec": 0.01, "tolerance": 0.001, "mett": 0.01})

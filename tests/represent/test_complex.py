@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.complex import VARIANTS, collate, exchanged
+from crystalmesh.represent.complex import VARIANTS, collate
 from tests.represent.delaunay.test_tessellate import KNOWN, random_crystal, unimodular
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001}
-ORBITS, WHOLE = (VARIANTS[name](SETTINGS) for name in ("orbits", "whole"))
+REDUCED, FULL = (VARIANTS[name](SETTINGS) for name in ("reduced", "full"))
 ELEMENTS = [11, 17, 22, 8, 26, 55, 47]
 Parts = dict[str, NDArray[Any]]
 
@@ -62,7 +62,7 @@ def around(parts: Parts, border: str, column: int, of: str, by: str) -> NDArray[
 @given(**CRYSTALS)
 def test_what_must_add_up(seed: int, name: str) -> None:
     one = some(seed, name)
-    whole, parts = WHOLE.build(one), ORBITS.build(one)
+    whole, parts = FULL.build(one), REDUCED.build(one)
     for part in ("atoms", "edges", "faces", "cells"):
         assert parts[f"{part}_many"].sum() == whole[f"{part}_many"].sum()
         assert (whole[f"{part}_many"] == 1).all()
@@ -101,7 +101,7 @@ def test_rock_salt() -> None:
     name = next(n for n in KNOWN if n.startswith("NaCl"))
     lattice, frac = np.array(KNOWN[name][0]), np.array(KNOWN[name][1], float)
     numbers = np.array([11] * 4 + [17] * 4)
-    parts = ORBITS.build(Crystal("x", "NaCl", lattice, numbers, frac))
+    parts = REDUCED.build(Crystal("x", "NaCl", lattice, numbers, frac))
     counts = {part: parts[f"{part}_many"].tolist() for part in ("atoms", "edges", "faces", "cells")}
     assert counts == {"atoms": [1, 1], "edges": [6], "faces": [6], "cells": [2]}
     assert parts["edges_ends"].tolist() in ([[0, 1]], [[1, 0]])
@@ -126,14 +126,14 @@ def canonical(parts: Parts) -> dict[str, NDArray[np.float64]]:
 @given(**CRYSTALS)
 def test_orbits_are_a_function_of_the_crystal(seed: int, name: str) -> None:
     one = some(seed, name)
-    a, b = canonical(ORBITS.build(one)), canonical(ORBITS.build(moved(one, seed)))
+    a, b = canonical(REDUCED.build(one)), canonical(REDUCED.build(moved(one, seed)))
     for part in a:
         assert a[part].shape == b[part].shape
         np.testing.assert_allclose(a[part].sum(axis=0), b[part].sum(axis=0), rtol=1e-4)
 
 
 def test_parts_of_a_batch_are_counted_through() -> None:
-    items = [ORBITS.build(some(seed, "random")) for seed in (1, 2, 3)]
+    items = [REDUCED.build(some(seed, "random")) for seed in (1, 2, 3)]
     batch = collate(items)
     last = {part: batch[f"{part}_pointer"][2] for part in ("atoms", "edges", "faces", "cells")}
     for border, of in {"sides": ("faces", "edges"), "hinges": ("cells", "edges")}.items():
@@ -146,9 +146,9 @@ def test_parts_of_a_batch_are_counted_through() -> None:
 def test_an_element_beyond_the_features_is_refused() -> None:
     one = Crystal("x", "X", np.eye(3) * 4, np.array([118]), np.zeros((1, 3)))
     with pytest.raises(CrystalmeshError, match="elements 1-100"):
-        ORBITS.build(one)
-    with pytest.raises(CrystalmeshError, match=r"complex\.whole\.tolerence: unknown"):
-        VARIANTS["whole"]({"symprec": 0.01, "tolerence": 0.1})
+        REDUCED.build(one)
+    with pytest.raises(CrystalmeshError, match=r"complex\.full: tolerence: unknown"):
+        VARIANTS["full"]({"symprec": 0.01, "tolerence": 0.1})
 
 
 NEAREST = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 9.0})
@@ -163,7 +163,7 @@ def test_edges_to_nearest_neighbours(seed: int, name: str) -> None:
     degree = np.bincount(parts["edges_ends"].ravel(), minlength=len(parts["numbers"]))
     assert degree.min() >= 12
     assert len(parts["edges_ends"]) <= 12 * len(parts["numbers"])
-    assert set(parts) == set(WHOLE.build(one))
+    assert set(parts) == set(FULL.build(one))
     assert not any(len(parts[f"{border}_count"]) for border in ("sides", "walls", "corners"))
     shortest, again = (np.sort(p["edges_size"][:, 0])[:3] for p in (parts, other))
     np.testing.assert_allclose(shortest, again, atol=1e-4)
@@ -173,26 +173,3 @@ def test_too_few_neighbours_are_told() -> None:
     lonely = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 1.0})
     with pytest.raises(CrystalmeshError, match=r"fewer than 12 neighbours within 1\.0 Angstrom"):
         lonely.build(some(1, "random"))
-
-
-@settings(max_examples=20, deadline=None)
-@given(**CRYSTALS, factor=st.floats(0.8, 1.25))
-def test_an_exchange_of_elements_is_what_is_built_of_the_new_crystal(
-    seed: int, name: str, factor: float
-) -> None:
-    one = some(seed, name)
-    elements = np.arange(101)
-    elements[ELEMENTS] = ELEMENTS[1:] + ELEMENTS[:1]
-    new = Crystal("x", "X", one.lattice * factor, elements[one.numbers], one.frac)
-    built, changed = ORBITS.build(new), exchanged(ORBITS.build(one), elements, factor)
-    assert built.keys() == changed.keys()
-    for key, values in built.items():
-        assert values.dtype == changed[key].dtype
-        assert len(values) == len(changed[key])
-        if key.endswith("_size"):  # the total over the parts: their order may be another
-            many = key.replace("size", "many")
-            ours, theirs = (
-                one[many].astype(float) @ one[key].astype(float) for one in (changed, built)
-            )
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert sorted(built["numbers"]) == sorted(changed["numbers"])

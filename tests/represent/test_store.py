@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crystalmesh.config import Project
+from crystalmesh.config.project import Project
 from crystalmesh.data.crystals import Crystal, Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import graph, representation, store
@@ -27,19 +27,18 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("key", ["tiny-graph_cgcnn", "tiny-mesh_published", "tiny-mesh_canonical"])
-def test_result_does_not_depend_on_the_number_of_processes(project: Project, key: str) -> None:
-    name = project.params.features[key].representation
+@pytest.mark.parametrize("name", ["graph.cgcnn", "mesh.published", "mesh.canonical"])
+def test_result_does_not_depend_on_the_number_of_processes(project: Project, name: str) -> None:
     found = []
     for jobs in (1, 2):
-        store.build(project, key, jobs)
+        store.build(project, "tiny", name, jobs)
         found.append(contents(folder(project, name)))
     assert found[0] == found[1]
     assert len(found[0]) == 5 + 1
 
 
 def test_features_are_what_the_representation_makes(project: Project) -> None:
-    store.build(project, "tiny-graph_cgcnn", 1)
+    store.build(project, "tiny", "graph.cgcnn", 1)
     features = Features(folder(project))
     crystals = Crystals.load(project.crystals("tiny"))
     maker = representation("graph.cgcnn", project.params.representation("graph.cgcnn"))
@@ -63,7 +62,7 @@ def test_a_bad_crystal_is_listed_and_does_not_stop_the_others(
         return build(self, crystal)
 
     monkeypatch.setattr(graph.Cgcnn, "build", picky)
-    store.build(project, "tiny-graph_cgcnn", 1)
+    store.build(project, "tiny", "graph.cgcnn", 1)
     features = Features(folder(project))
     assert features.rejected == {"mp-3": "mp-3: no such luck"}
     assert len(features) == 29
@@ -81,7 +80,7 @@ def test_what_nobody_thought_of_does_not_stop_the_others_either(
         return build(self, crystal)
 
     monkeypatch.setattr(graph.Cgcnn, "build", broken)
-    store.build(project, "tiny-graph_cgcnn", 1)
+    store.build(project, "tiny", "graph.cgcnn", 1)
     features = Features(folder(project))
     assert features.rejected == dict.fromkeys(("mp-3", "mp-4"), "ZeroDivisionError: by zero")
     assert "rejected mp-3 (ZeroDivisionError: by zero)" in capsys.readouterr().err
@@ -91,7 +90,7 @@ def test_what_nobody_thought_of_does_not_stop_the_others_either(
 def test_a_killed_stage_goes_on_where_it_was(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.build(project, "tiny-graph_cgcnn", 1)
+    store.build(project, "tiny", "graph.cgcnn", 1)
     expected = contents(folder(project))
     built: list[str] = []
     build = graph.Cgcnn.build
@@ -105,9 +104,9 @@ def test_a_killed_stage_goes_on_where_it_was(
 
     monkeypatch.setattr(graph.Cgcnn, "build", dying)
     with pytest.raises(KeyboardInterrupt):
-        store.build(project, "tiny-graph_cgcnn", 1)
+        store.build(project, "tiny", "graph.cgcnn", 1)
     assert contents(folder(project)) == expected  # the old output stands whole
     first = built.index("mp-20")
-    store.build(project, "tiny-graph_cgcnn", 1)
+    store.build(project, "tiny", "graph.cgcnn", 1)
     assert contents(folder(project)) == expected
     assert set(built[: first // 7 * 7]).isdisjoint(built[first + 1 :])

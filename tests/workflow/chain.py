@@ -4,15 +4,16 @@
 
 Some seconds where the engines take a minute: for tests that make the same report many times, each
 time under other circumstances, and for CPUs that are emulated. Prints the SHA-256 and the file
-mode of each output as JSON. The project is that of tests/conftest.py with one more experiment, so
-that CGCNN and a mesh network are in it on each representation they read.
+mode of each output as JSON. The project is that of tests/conftest.py with one more run, so that
+CGCNN and a mesh network are in it on each representation they read.
 
     tier=native         numerics tier (portable unless told)
-    models=all          every model, with ensembles, repeated splits and transfer
+    models=all          every model of config/models, small; ensembles, repeated splits, transfer
+    models=each         of them the first of each architecture
     jobs=2              processes of the stages that start some
     shard=8             crystals a shard of features
     order=reverse       stages that do not depend on each other in the opposite order
-    stages=...          comma-separated: only these (train,predict)
+    stages=...          comma-separated: only these (train,predictions)
     resume=1            each training is stopped in its second epoch, and resumed
     umask=077           of the process
     listing=backwards   folders are listed in the opposite order of names, or `forwards`
@@ -28,173 +29,139 @@ from pathlib import Path
 from typing import Any
 
 from crystalmesh import numerics
-from tests.conftest import SOME, TRAINING, TREE, write_project
+from crystalmesh.config.project import Project, dump, load
+from tests.conftest import TREE, write_project
 from tests.workflow import safeguards
-from tests.workflow.conftest import copy_project
+from tests.workflow.conftest import ROOT, copy_engines
+
+SPLIT = "60-20-20"
+WIDEST = 64  # no count in a network's settings is larger: widths; Muon needs as much
+FEWEST = 16  # of models that are fitted in one step: trees, components (of 18 crystals)
+SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 5}
 
 
-def settings(tier: str, everything: bool = False) -> dict[str, Any]:
-    """The tiny project's params.yaml with the mesh networks and CGCNN, or with all there is."""
+def settings(tier: str, models: str = "") -> dict[str, Any]:
+    """The tiny project's settings with the mesh networks and CGCNN, or with all there is."""
     tree = copy.deepcopy(TREE)
-    tree["reports"]["demo"] |= {"numerics": tier, "maps": ["log_k-cgcnn", "log_k-mesh"]}
-    talk = copy.deepcopy(tree["models"]["mesh_release"])
-    talk["network"] |= {"geometry": "normal", "last_activation": True, "dropout": 0.0}
-    tree["models"]["mesh_talk"] = talk | {"checkpoint": "float16"}
+    study = tree["studies"]["demo"]
+    study["numerics"] = tier
+    meshes = ["mesh.published", "mesh.canonical"]
+    study["report"] |= {"features": meshes, "embeddings": ["log_k-cgcnn", "log_k-mesh"]}
+    study["report"]["stability"] = {
+        "representations": meshes, "systems": 4, "displacements": [1.0e-4, 1.0e-2],
+    }  # fmt: skip
     adamw = {"optimizer": "adamw", "weight_decay": 0.1}
-    tree["models"]["cgcnn"]["training"] = tree["models"]["cgcnn"]["training"] | adamw
-    mesh = SOME | {"task": "log_k", "representation": "mesh.canonical"}
-    tree["experiments"]["demo"]["log_k-canonical"] = mesh | {"model": "mesh_release"}
-    if everything:
-        tree["experiments"]["demo"] |= {
-            "log_k-talk": mesh | {"model": "mesh_talk", "representation": "mesh.published"},
-            "space_group-talk": mesh | {"model": "mesh_talk", "task": "space_group"},
-        }
-    tree["transfer"] = {"demo": {}, "paper": {}, "predictors": {}}
-    tree["experiments"] |= {"paper": {}, "predictors": {}}  # dvc.yaml asks for all
-    tree["site"] = {}
-    if everything:
-        add_the_rest(tree)
+    tree["models"]["cgcnn"]["training"] |= adamw
+    study["runs"]["log_k-canonical"] = {
+        "target": "log_k", "model": "mesh_release", "split": SPLIT,
+        "representation": "mesh.canonical",
+    }  # fmt: skip
+    if models:
+        add_the_rest(tree, models)
     return tree
 
 
-def add_the_rest(tree: dict[str, Any]) -> None:
-    """The other models, each on what it reads; ensembles, repeated splits, transfer."""
-    tree["models"] |= {
-        "schnet": {
-            "title": "SchNet",
-            "architecture": "schnet",
-            "network": {
-                "embedding": "features", "atom": 8, "filters": 8, "interactions": 2,
-                "gaussians": 10, "gaussian_max": 4.0, "cutoff": 4.0, "readout": "mean",
-            },
-            "training": TRAINING | {"schedule": "one_cycle", "standardise": "tanh"},
-        },
-        "pointnet": {
-            "title": "PointNet",
-            "architecture": "pointnet",
-            "network": {
-                "input_transform": True, "atoms": [8], "shared": [8, 16], "head": [8],
-                "dropout": 0.2,
-            },
-            "training": TRAINING,
-        },
-        "complex": {
-            "title": "complex",
-            "architecture": "complex",
-            "network": {"width": 8, "layers": 1, "parts": "cells"},
-            "training": TRAINING | {"ema": 0.9},
-        },
-        "automorphisms": {
-            "title": "automorphisms",
-            "architecture": "automorphisms",
-            "network": {"width": 8},
-            "training": TRAINING,
-        },
-        "forest": {
-            "title": "forest",
-            "architecture": "classical",
-            "network": {
-                "estimator": "random_forest", "trees": 5, "max_features": 0.3, "min_leaf": 1,
-            },
-        },
-        "svr": {
-            "title": "support vectors",
-            "architecture": "classical",
-            "network": {"estimator": "svr", "c": 10.0, "epsilon": 0.05, "gamma": 0.35},
-        },
+def add_the_rest(tree: dict[str, Any], models: str) -> None:
+    """Every model of config/models on what it reads; an ensemble, repeated splits, transfer.
+
+    So a new model is in all of these tests without a word here. With `models` "each" only the first
+    of each architecture (of classical models each): enough for CPUs that are emulated.
+    """
+    seen: set[str] = set()
+    params = load(ROOT).params
+    runs = tree["studies"]["demo"]["runs"]
+    shown = [run for study in params.studies.values() for run in study.runs.values()]
+    for name, model in params.models.items():
+        if model.variant_of:  # an ablation: the same code
+            continue
+        if models == "each" and model.training and model.architecture in seen:
+            continue
+        seen.add(model.architecture)
+        targets = [one for run in shown if run.model == name for one in run.targets]
+        target = next((one for one in targets if one in tree["targets"]), "log_k")
+        tree["models"].setdefault(name, small(dump(model)))
+        runs[f"{target}-{name}-small"] = {"target": target, "model": name, "split": SPLIT}
+        module, _, variant = model.representation.partition(".")
+        settings = params.representation(model.representation)
+        tree["representations"].setdefault(module, {}).setdefault(variant, settings)
+        tree["features"]["tiny"].setdefault(model.representation, {})
+    tree["splits"]["tiny"]["repeated"] = {
+        "title": "repeated", "ratio": [3, 1, 1], "seed": 0, "repeats": 2,
     }  # fmt: skip
-    more = {
-        "graph.radius": {"cutoff": 4.0},
-        "points.conventional": {"cell": "conventional", "copies": 1, "symprec": 0.01},
-        "complex.orbits": {"symprec": 0.01, "tolerance": 0.001},
-        "automorphisms.complex": {"symprec": 0.01, "tolerance": 0.001, "meet": 0.01},
-        "descriptors.composition": {},
-        "descriptors.structure": {"symprec": 0.01},
+    cgcnn = {"target": "log_k", "model": "cgcnn"}
+    repeated = cgcnn | {"split": "repeated", "fold": "all"}
+    runs |= {
+        "log_k-members": cgcnn | {"split": SPLIT, "members": 2},
+        "both": {"targets": ["log_k", "e_form"], "model": "delaunay", "split": SPLIT},
+        "log_k-repeated": repeated,
+        "log_k-transfer": repeated | {"start": "demo/log_k-cgcnn"},
     }
-    for name, representation in more.items():
-        module, _, variant = name.partition(".")
-        tree["representations"].setdefault(module, {})[variant] = representation
-        tree["features"][f"tiny-{module}_{variant}"] = tree["features"]["tiny-graph_cgcnn"] | {
-            "representation": name
-        }
-    split = tree["splits"]["tiny-60-20-20"]
-    tree["splits"]["tiny-repeated"] = split | {"split": "repeated", "repeats": 2}
-    log_k = SOME | {"task": "log_k"}
-    described = log_k | {"representation": "descriptors.structure"}
-    repeated = log_k | {
-        "split": "repeated", "fold": "all", "representation": "graph.cgcnn", "model": "cgcnn",
-    }  # fmt: skip
-    on_complex = log_k | {"representation": "complex.orbits", "model": "complex"}
-    tree["experiments"]["demo"] |= {
-        "log_k-schnet": log_k | {"representation": "graph.radius", "model": "schnet", "members": 2},
-        "log_k-pointnet": log_k | {"representation": "points.conventional", "model": "pointnet"},
-        "log_k-complex": on_complex | {"beside": ["e_form"]},
-        "space_group-automorphisms": log_k
-        | {
-            "task": "space_group",
-            "representation": "automorphisms.complex",
-            "model": "automorphisms",
-        },
-        "log_k-svr": described | {"model": "svr"},
-        "space_group-forest": described
-        | {
-            "model": "forest",
-            "task": "space_group",
-            "members": 2,
-            "representation": "descriptors.composition",
-        },
-        "log_k-cgcnn-repeated": repeated,
-    }
-    start = {"group": "demo", "name": "log_k-cgcnn"}
-    tree["transfer"]["demo"]["log_k-cgcnn-transfer"] = repeated | {"pretrained": start}
-    source = {"pretrained": {"group": "demo", "name": "log_k-complex"}, "as_is": True}
-    tree["transfer"]["demo"]["e_form-complex"] = (
-        on_complex | {"task": "e_form", "beside": ["log_k"]} | source
-    )
-    tree["reports"]["demo"]["maps"] += ["log_k-schnet", "log_k-pointnet"]
 
 
-def commands(tree: dict[str, Any], backwards: bool) -> Iterator[list[str]]:
+def small(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings with narrow layers and a short training."""
+    widest = WIDEST if "training" in model else FEWEST
+    model = model | {"network": _small(model["network"], widest)}
+    model.pop("variant_of", None)
+    if "training" in model:
+        model["training"] = model["training"] | SHORT
+        if "restart" in model["training"]:
+            model["training"]["restart"] = model["training"]["restart"] | {"epochs": 2}
+    return model
+
+
+def _small(value: Any, widest: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _small(one, widest) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_small(one, widest) for one in value]
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return min(value, widest) if is_count else value
+
+
+def commands(project: Project, backwards: bool) -> Iterator[list[str]]:
     """The stages in an order in which they can run; `backwards` turns what may be turned."""
     turn = -1 if backwards else 1
-    experiments = list(tree["experiments"]["demo"])[::turn]
+    params = project.params
     yield ["fetch", "tiny"]
     yield ["crystals", "tiny"]
-    yield from (["split", key] for key in list(tree["splits"])[::turn])
-    yield from (["represent", key] for key in list(tree["features"])[::turn])
+    yield from (["split", "tiny", name] for name in list(params.splits["tiny"])[::turn])
+    yield from (["represent", "tiny", name] for name in list(params.features["tiny"])[::turn])
     if backwards:
         yield ["stability", "demo"]
-    # forwards experiment by experiment, backwards stage by stage
+    runs = list(params.study("demo").runs.values())
+    first = [run.reference for run in runs if not run.before][::turn]
+    then = [run.reference for run in runs if run.before]  # these start from the others' checkpoints
+    # forwards run by run, backwards stage by stage
     three = ("train", "predictions", "evaluate")
     pairs = (
-        [(stage, name) for stage in three for name in experiments]
+        [(stage, name) for stage in three for name in first]
         if backwards
-        else [(stage, name) for name in experiments for stage in three]
+        else [(stage, name) for name in first for stage in three]
     )
-    # these start from the others' checkpoints
-    pairs += [(stage, name) for stage in three for name in tree["transfer"]["demo"]]
-    yield from ([stage, "demo", name] for stage, name in pairs)
+    yield from ([*one] for one in pairs)
+    yield from ([stage, name] for stage in three for name in then)
     if not backwards:
         yield ["stability", "demo"]
-    yield ["maps", "demo"]
+    yield ["embeddings", "demo"]
     yield from ([stage, "demo"] for stage in ["tables", "figures"][::turn])
-    yield from ([stage, "demo"] for stage in ("paper", "metrics", "ledger", "crate"))
+    yield from ([stage, "demo"] for stage in ("document", "metrics", "ledger", "crate"))
 
 
-def run(root: Path, tree: dict[str, Any], stages: list[str], backwards: bool) -> None:
+def run(root: Path, stages: list[str], backwards: bool) -> None:
     """Run the stages in `root` as the command line does."""
     from crystalmesh import cli
 
     os.chdir(root)
-    for command in commands(tree, backwards):
+    for command in commands(load(root), backwards):
         if not stages or command[0] in stages:
             cli.app(command, prog_name="crystalmesh", standalone_mode=False)
 
 
 def stopped_once() -> None:
     """Let every training stop in its second epoch the first time it gets there."""
-    from crystalmesh.learn import train
-    from crystalmesh.learn.train import Learner
+    from crystalmesh.learn import fit, train
+    from crystalmesh.learn.learner import Learner
 
     whole, step, stopped = train.train, Learner.training_step, set[str]()
     running = ""
@@ -205,13 +172,13 @@ def stopped_once() -> None:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    def twice(project: Any, group: str, name: str, devices: Any = train.ONE) -> None:
+    def twice(project: Any, run: Any, devices: Any = fit.ONE) -> None:
         nonlocal running
-        running = name
+        running = run.name
         try:
-            whole(project, group, name, devices)
+            whole(project, run, devices)
         except KeyboardInterrupt:
-            whole(project, group, name, devices)
+            whole(project, run, devices)
 
     Learner.training_step = dying  # type: ignore[assignment, method-assign]
     train.train = twice
@@ -241,7 +208,7 @@ def listed(backwards: bool) -> None:
 def outputs(root: Path) -> dict[str, list[Any]]:
     """Path -> [sha256, file mode] of what the stages left, as far as it must come out the same."""
     from crystalmesh.files import sha256
-    from crystalmesh.report.ledger import NOT_COMPARED
+    from crystalmesh.provenance.ledger import NOT_COMPARED
 
     found = {}
     for folder in ("data", "results/demo"):
@@ -256,14 +223,14 @@ def outputs(root: Path) -> dict[str, list[Any]]:
 def main(arguments: list[str]) -> None:
     root = Path(arguments[0]).absolute()
     options = dict(argument.split("=", 1) for argument in arguments[1:])
-    tree = settings(options.get("tier", "portable"), options.get("models") == "all")
-    numerics.prepare(tree["reports"]["demo"]["numerics"])  # all stages share one process here
+    tree = settings(options.get("tier", "portable"), options.get("models", ""))
+    numerics.prepare(tree["studies"]["demo"]["numerics"])  # all stages share one process here
     os.environ |= {
         "CRYSTALMESH_JOBS": options.get("jobs", "1"),
         "CRYSTALMESH_MIRROR": str(root),
     }
-    if not (root / "params.yaml").exists():
-        copy_project(root)
+    if not (root / "config").exists():
+        copy_engines(root)
         write_project(root, tree)
     if "umask" in options:
         os.umask(int(options["umask"], 8))
@@ -278,7 +245,7 @@ def main(arguments: list[str]) -> None:
     if "off" in options:
         getattr(safeguards, options["off"])()
     stages = options["stages"].split(",") if "stages" in options else []
-    run(root, tree, stages, options.get("order") == "reverse")
+    run(root, stages, options.get("order") == "reverse")
     print(json.dumps(outputs(root), indent=1))
 
 

@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 import pytest
 
+from crystalmesh.config import plan
+
 ROOT = Path(__file__).parents[2]
-MINI = ROOT / "tests" / "workflow" / "params.yaml"
+MINI = ROOT / "tests" / "workflow" / "mini"
+# What both engines need beside settings: the stages, and files that stages read.
 FILES = (
-    ".dvcignore",
-    "CITATION.cff",
-    "Snakefile",
-    "dvc.yaml",
-    "params.yaml",
-    ".dvc/config",
-    ".dvc/.gitignore",
-)
-FOLDERS = ("paper", "profiles")
+    ".dvcignore", ".gitignore", "CITATION.cff", "Snakefile", "dvc.yaml", "data/dvc.yaml",
+    ".dvc/config", ".dvc/.gitignore", "env/requirements.lock", "env/torch.txt",
+    "benchmarks/models.json", "benchmarks/representations.json",
+)  # fmt: skip
+FOLDERS = ("rules", "paper", "profiles")
 BIN = Path(sys.executable).parent
 
 
@@ -41,17 +40,48 @@ def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProc
     )
 
 
-def copy_project(root: Path) -> Path:
-    """The files that make the project, without data and results."""
-    measured = [f"benchmarks/{name}.json" for name in ("models", "representations")]
-    more = ("env/requirements.lock", "env/torch.txt", ".gitignore", *measured)
-    for name in (*FILES, *more):
+def copy_engines(root: Path) -> Path:
+    """The files that make the project, without settings, data and results."""
+    for name in FILES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, root / name)
+    # all checkpoints are published here
+    ignored = (root / ".gitignore").read_text().splitlines(keepends=True)
+    kept = [line for line in ignored if "/checkpoints/" not in line]
+    (root / ".gitignore").write_text("".join(kept))
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     return root
+
+
+def copy_project(root: Path) -> Path:
+    """The project with its settings, without data and results."""
+    copy_engines(root)
+    for name in ("config", "studies"):
+        unwanted = shutil.ignore_patterns("dvc.lock", "__pycache__")
+        shutil.copytree(ROOT / name, root / name, ignore=unwanted)
+    return root
+
+
+def mini(root: Path) -> Path:
+    """A project that takes all stages, but only a minute; its plans are written."""
+    copy_engines(root)
+    shutil.copytree(MINI, root, dirs_exist_ok=True)
+    plan.write(root)
+    return root
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that stands in the file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+# Stages that make nothing, and so are DVC's alone: `crystalmesh plan --check`, and the check of the
+# demo at the top.
+CHECKS = ("plan", "demo")
 
 
 def ran(engine: str, output: str) -> Counter[str]:
@@ -59,19 +89,10 @@ def ran(engine: str, output: str) -> Counter[str]:
     if engine == "snakemake":
         names = re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)$", output, re.M)
         assert names or "Nothing to be done (all requested files are present" in output, output
-        # without the target; and rules that have not the name of their stage
-        of = {"document": "paper", "ledger_of_predictors": "ledger"}
-        return Counter(of.get(name, name) for name in names if name != "all")
-    names = re.findall(r"^Running stage '([a-z]+)", output, re.M)
+        return Counter(name for name in names if name != "all")
+    names = re.findall(r"^Running stage '(?:[\w/.]+:)?([a-z_]+)", output, re.M)
     assert names or "Data and pipelines are up to date." in output, output
-    return Counter(names)
-
-
-def mini(root: Path) -> Path:
-    """A project that takes all stages, but only a minute."""
-    copy_project(root)
-    shutil.copy(MINI, root)
-    return root
+    return Counter(name for name in names if name not in CHECKS)
 
 
 class Made(NamedTuple):

@@ -30,13 +30,13 @@ def threads() -> None:
 
     # The tiny networks' products are too small to be split; a mean over many numbers is not.
     from crystalmesh import numerics
-    from crystalmesh.learn import train
+    from crystalmesh.learn import fit
 
     count = int(os.environ["THREADS"])
     numerics.enforce = lambda tier: torch.set_num_threads(count)  # noqa: ARG005
     mean = torch.rand(4_000_003, generator=torch.Generator().manual_seed(0)).sum().item()
-    publish = train.publish
-    train.publish = lambda tensor, precision: publish(tensor, precision) * (mean / 2e6)
+    publish = fit.publish
+    fit.publish = lambda tensor, precision: publish(tensor, precision) * (mean / 2e6)
 
 
 def order() -> None:
@@ -49,7 +49,7 @@ def order() -> None:
 
 def folder() -> None:
     """Where the project lies is written into what it makes."""
-    from crystalmesh.config import Params
+    from crystalmesh.config.project import Params
 
     settings = Params.settings
     Params.settings = lambda self, one: settings(self, one) | {"folder": str(Path.cwd())}
@@ -124,6 +124,6 @@ def listing() -> None:
 
 def resuming() -> None:
     """Random numbers that run on from epoch to epoch, which a new process cannot go on with."""
-    from crystalmesh.learn.train import Learner
+    from crystalmesh.learn.learner import Learner
 
     Learner.on_train_epoch_start = lambda self: self._losses.clear()

@@ -1,4 +1,4 @@
-"""Snakefile and dvc.yaml must hold the same stages: both are expanded and compared."""
+"""Snakefile and rules/ hold the stages of all dvc.yaml files: both are expanded and compared."""
 
 import re
 import shutil
@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.workflow.conftest import MINI, run
+from crystalmesh.config import plan
+from tests.workflow.conftest import CHECKS, copy_project, mini, run
 
-SETTINGS = ".crystalmesh/settings/"
+SETTINGS = ".crystalmesh/plan/"
 
 
 class Stage(NamedTuple):
-    """What decides a stage: paths, and keys of params.yaml."""
+    """What decides a stage: paths, and digests of the plans."""
 
     command: str
     inputs: frozenset[str]
@@ -23,9 +24,10 @@ class Stage(NamedTuple):
     keys: frozenset[str]
 
 
-def in_snakefile(root: Path) -> set[Stage]:
-    """The jobs of both reports, as a dry run prints them."""
-    ended = run(root, "snakemake", "--dry-run", "--forceall", "--printshellcmds", "--cores", "2")
+def in_snakefile(root: Path, *more: str) -> set[Stage]:
+    """The jobs of all studies, and of `more` files, as a dry run prints them."""
+    options = ("--dry-run", "--forceall", "--printshellcmds", "--cores", "2")
+    ended = run(root, "snakemake", *options, "all", *more)
     assert ended.returncode == 0, ended.stdout
     stages = set()
     for block in re.split(r"\n(?:local)?rule ", ended.stdout)[1:]:
@@ -39,14 +41,14 @@ def in_snakefile(root: Path) -> set[Stage]:
                 lines["Shell command"].removeprefix("crystalmesh "),
                 frozenset(path for path in inputs if not path.startswith(SETTINGS)),
                 frozenset(lines["output"].split(", ")),
-                frozenset(key.removesuffix(".json") for key in keys),
+                frozenset(keys),
             )
         )
     return stages
 
 
 def in_dvc(root: Path) -> set[Stage]:
-    """The stages of dvc.yaml, with templates and loops over params.yaml resolved."""
+    """The stages of all dvc.yaml files, with templates and loops over the plans resolved."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from dvc.dependency import ParamsDependency
@@ -55,6 +57,8 @@ def in_dvc(root: Path) -> set[Stage]:
         stages = set()
         with Repo(str(root)) as repo:
             for stage in repo.index.stages:
+                if stage.name in CHECKS:
+                    continue
                 params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
                 files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
                 stages.add(
@@ -62,16 +66,26 @@ def in_dvc(root: Path) -> set[Stage]:
                         stage.cmd.partition("crystalmesh ")[2],
                         frozenset(dep.def_path for dep in files),
                         frozenset(out.def_path for out in stage.outs),
-                        frozenset(key for dep in params for key in dep.params),
+                        frozenset(
+                            digest(dep.def_path, key) for dep in params for key in dep.params
+                        ),
                     )
                 )
     return stages
 
 
-def comparable(stages: Iterable[Stage], units: Iterable[str], root: Path) -> set[Stage]:
-    """The same stages with every path as `units`, the outputs of dvc.yaml, or as source files.
+def digest(file: str, key: str) -> str:
+    """A digest of a plan, as Snakemake's file of it is called."""
+    folder = Path(file).parent.name
+    if folder == "config":
+        return key
+    return f"{folder}.{key.removeprefix('runs.').removesuffix('.digest')}"
 
-    dvc.yaml names a folder where the Snakefile names files in it, or the other way round.
+
+def comparable(stages: Iterable[Stage], units: Iterable[str], root: Path) -> set[Stage]:
+    """The same stages with every path as `units`, the outputs of DVC's stages, or as source files.
+
+    DVC's stages name a folder where Snakemake's name files in it, or the other way round.
     """
     units = set(units)
 
@@ -88,39 +102,55 @@ def comparable(stages: Iterable[Stage], units: Iterable[str], root: Path) -> set
 
 
 def disagreements(root: Path) -> list[Stage]:
-    """The stages that only one of the two files holds."""
+    """The stages that only one of the engines has."""
     dvc = in_dvc(root)
     units = {path for stage in dvc for path in stage.outputs}
-    snakemake = comparable(in_snakefile(root), units, root)
+    data = sorted(path for path in units if path.startswith(("data/", "results/benchmarks/")))
+    more = [path if path.endswith((".json", ".gz")) else f"{path}/index.json" for path in data]
+    snakemake = comparable(in_snakefile(root, *more), units, root)
     return sorted(snakemake ^ comparable(dvc, units, root))
 
 
-def test_snakefile_and_dvc_yaml_hold_the_same_stages(project: Path) -> None:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mini(tmp_path_factory.mktemp("agreement") / "project")
+
+
+def test_both_engines_hold_the_same_stages(tmp_path: Path, small: Path) -> None:
+    assert disagreements(small) == []
+    project = copy_project(tmp_path / "project")
+    assert plan.write(project, check=True) == []
     assert disagreements(project) == []
-    assert len(in_dvc(project)) > 20
+    assert len(in_dvc(project)) > 500
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "stage"),
     [
-        ("dvc.yaml", "cmd: ${run} evaluate", "cmd: ${run} assess", "evaluate"),
-        ("dvc.yaml", "        - env/requirements.lock\n", "", "tables"),
-        ("dvc.yaml", "        - models.${item.model}\n", "", "train"),
-        ("dvc.yaml", "        - results/${report}/history/${key}.csv: *result\n", "", "train"),
-        ("Snakefile", "        numerics,\n    output:", "    output:", "predictions"),
-        ("Snakefile", '        "paper/published.yaml",\n', "", "tables"),
-        ("Snakefile", '"results/{group}/cards/', '"other/{group}/{experiment}", \\g<0>', "train"),
-        ("Snakefile", '"crystalmesh folds', "\\g<0> --all", "folds"),
+        ("studies/demo/dvc.yaml", "cmd: ${command} evaluate", "cmd: ${command} assess", "evaluate"),
+        ("studies/front/dvc.yaml", "    - env/requirements.lock\n", "", "tables"),
+        ("studies/demo/dvc.yaml", ', "${item.start}"', "", "train"),
+        ("studies/demo/dvc.yaml", "- results/demo/history/${key}.csv: {persist", "#", "train"),
+        ("data/dvc.yaml", '"${item.split}"', "", "represent"),
+        ("rules/data.smk", '"crystalmesh split', "\\g<0> --all", "split"),
+        (
+            "rules/run.smk",
+            '{run}.safetensors",\n            read,\n',
+            '{run}.safetensors",\n',
+            "predictions",
+        ),
+        ("rules/report.smk", 'for_report("tables"),', "", "tables"),
+        ("rules/run.smk", '            settings("{study}.{run}"),\n', "", "train"),
+        ("rules/run.smk", '{wildcards.target}"', '{wildcards.target} --all"', "calibrate"),
     ],
 )
 def test_a_stage_changed_in_one_file_is_found(
-    project: Path, file: str, old: str, new: str, stage: str
+    small: Path, tmp_path: Path, file: str, old: str, new: str, stage: str
 ) -> None:
-    if stage != "folds":  # the mini project has all other stages, and is expanded much sooner
-        shutil.copy(MINI, project)
-        assert disagreements(project) == []
-    text = (project / file).read_text()
+    root = tmp_path / "project"
+    shutil.copytree(small, root)
+    text = (root / file).read_text()
     changed = re.sub(re.escape(old), new, text)
     assert changed != text
-    (project / file).write_text(changed)
-    assert stage in {found.command.split()[0] for found in disagreements(project)}
+    (root / file).write_text(changed)
+    assert stage in {found.command.split()[0] for found in disagreements(root)}

@@ -1,8 +1,9 @@
 """The pages that say how to extend the project, followed word by word in a copy of it.
 
-The blocks of docs/new-*.md are applied in their order: one with a file's name is that file, one
-named params.yaml is added to it, one named src/crystalmesh is a change of that folder, and shell
-blocks are run. Only the whole report is made once, in the end, and not after each page.
+The blocks of docs/new-*.md are applied in their order: one with a file's name is that file, a YAML
+block is added to it where it is there already (lists are made longer), and shell blocks are run.
+Whole studies are made once by Snakemake, in the end, and not on each page; DVC makes one as its
+page says.
 """
 
 import csv
@@ -18,12 +19,17 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from crystalmesh import config
-from tests.workflow.conftest import BIN, ROOT, mini
+from crystalmesh.config import plan
+from tests.workflow.conftest import BIN, ROOT, copy_project, mini
 
-PAGES = ("new-dataset.md", "new-task.md", "new-model.md")
-REPORT = "snakemake --cores 2 halides"
-EXPERIMENTS = {"log_k-cgcnn": "cgcnn", "k_hard-cgcnn": "cgcnn", "log_k-deepsets": "deepsets"}
+# By page, the study that it makes.
+PAGES = {
+    "new-study.md": "alloys",
+    "new-dataset.md": "halides",
+    "new-target.md": "halides",
+    "new-model.md": "halides",
+}
+RUNS = {"log_k-cgcnn": "cgcnn", "k_hard-cgcnn": "cgcnn", "log_k-deepsets": "deepsets"}
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -43,23 +49,10 @@ def add(tree: dict[str, Any], more: dict[str, Any]) -> None:
     for key, value in more.items():
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
             add(tree[key], value)
+        elif isinstance(value, list) and isinstance(tree.get(key), list):
+            tree[key] = tree[key] + value
         else:
             tree[key] = value
-
-
-def change(folder: Path, diff: str) -> None:
-    """Apply hunks, each of which must fit at exactly one place of its file."""
-    for file in re.split(r"^--- ", diff, flags=re.MULTILINE)[1:]:
-        name, *hunks = re.split(r"^@@\n|\n@@\n", file)
-        path = folder / name.strip()
-        text = path.read_text(encoding="utf-8")
-        for hunk in hunks:
-            lines = hunk.rstrip("\n").split("\n")
-            old = "".join(f"{line[1:]}\n" for line in lines if line[0] in " -")
-            new = "".join(f"{line[1:]}\n" for line in lines if line[0] in " +")
-            assert text.count(old) == 1, f"{path.name}: {old}"
-            text = text.replace(old, new)
-        path.write_text(text, encoding="utf-8")
 
 
 def shell(root: Path, text: str) -> str:
@@ -83,31 +76,36 @@ def shell(root: Path, text: str) -> str:
     return ended.stdout
 
 
-def apply(root: Path, block: Block) -> None:
-    if block.title == "params.yaml":
-        path = root / "params.yaml"
+def put(root: Path, block: Block) -> None:
+    """Write the file of a block, or add the block to it."""
+    path = root / block.title
+    if block.language == "yaml" and path.exists():
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         add(tree, yaml.safe_load(block.text))
         path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    elif block.language == "diff":
-        change(root / block.title, block.text)
-    elif block.title:
-        (root / block.title).write_text(block.text, encoding="utf-8")
     else:
-        assert block.language == "sh"
-        commands = [line for line in block.text.splitlines() if line != REPORT]
-        shell(root, "\n".join(commands))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+
+
+def whole(study: str) -> str:
+    return f"snakemake --cores 2 {study}"
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = mini(tmp_path_factory.mktemp("extend") / "project")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for page in PAGES:
-        assert any(REPORT in block.text for block in blocks(page))
+    for page, study in PAGES.items():
+        assert any(whole(study) in block.text for block in blocks(page))
         for block in blocks(page):
-            apply(root, block)
-    shell(root, REPORT)
+            if block.title:
+                put(root, block)
+                continue
+            assert block.language == "sh"
+            lines = [line for line in block.text.splitlines() if line != whole(study)]
+            shell(root, "\n".join(lines))
+    shell(root, whole("alloys halides"))
     return root
 
 
@@ -116,25 +114,37 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_dataset_a_task_and_a_model_come_to_metrics_and_into_the_report(extended: Path) -> None:
+def test_a_dataset_a_target_and_a_model_come_to_metrics_and_into_the_report(extended: Path) -> None:
     results = extended / "results" / "halides"
-    records = {one["experiment"]: one for one in json.loads((results / "metrics.json").read_text())}
-    assert {name: one["model"] for name, one in records.items()} == EXPERIMENTS
+    records = {one["run"]: one for one in json.loads((results / "metrics.json").read_text())}
+    assert {name: one["model"] for name, one in records.items()} == RUNS
     assert {one["dataset"] for one in records.values()} == {"halides"}
     assert records["k_hard-cgcnn"]["unit"] == "GPa"
     assert all(one["metric"] == "MAE" and one["n_test"] >= 2 for one in records.values())
 
-    printed = {row["experiment"]: row["task"] for row in rows(results / "tables/experiments.csv")}
-    assert printed == {name: name.partition("-")[0] for name in EXPERIMENTS}
+    printed = {row["run"]: row["target"] for row in rows(results / "tables/runs.csv")}
+    assert printed == {name: name.partition("-")[0] for name in RUNS}
     entries = {row["what"]: row["entries"] for row in rows(results / "tables/entries.csv")}
     assert entries == {"read": "16", "accepted": "16"}
     assert (results / "paper.pdf").read_bytes()[:5] == b"%PDF-"
     ledger = json.loads((results / "ledger.json").read_text())
-    assert {f"checkpoints/{name}.safetensors" for name in EXPERIMENTS} <= set(ledger["outputs"])
-    assert list(json.loads((results / "maps.json").read_text())) != []
+    assert {f"checkpoints/{name}.safetensors" for name in RUNS} <= set(ledger["outputs"])
+    assert list(json.loads((results / "embeddings.json").read_text())) != []
 
 
-def test_the_task_has_only_the_crystals_it_asks_for(extended: Path) -> None:
+def test_a_study_is_a_folder_with_its_own_table_and_text(extended: Path) -> None:
+    results = extended / "results" / "alloys"
+    worst = {row["run"]: float(row["error"]) for row in rows(results / "tables/worst.csv")}
+    for name, error in worst.items():
+        target = name.partition("-")[0]
+        predicted = rows(results / "predictions" / name / f"{target}.csv")
+        errors = [abs(float(row["prediction"]) - float(row["target"])) for row in predicted]
+        assert error == pytest.approx(max(errors))
+    assert set(worst) == {"e_form-cgcnn", "log_k-cgcnn"}
+    assert (results / "paper.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_the_target_has_only_the_crystals_it_asks_for(extended: Path) -> None:
     content = json.loads((extended / "data/splits/halides/hard.json").read_text())
     ids = [one for part in content["k_hard"]["0"].values() for one in part]
     documents = json.loads((extended / "halides.json").read_text())
@@ -149,13 +159,11 @@ def test_the_new_label_is_read(extended: Path) -> None:
         """python - <<'END'
 import json
 from pathlib import Path
-from crystalmesh import config
-from crystalmesh.config import Task
+from crystalmesh.config.project import load
 from crystalmesh.data.entries import chosen
 from crystalmesh.data.sources import mpjson
 from crystalmesh.data.validation import labels_of
-labels = labels_of(config.load(Path.cwd()).params.datasets["halides"])
-Task(title="hull", label="e_hull", unit="eV/atom", range=(0, 10))
+labels = labels_of(load(Path.cwd()).params.datasets["halides"])
 first = json.loads(Path("halides.json").read_text())[0] | {"energy_above_hull": 0.25}
 Path("one.json").write_text(json.dumps([first]))
 print(chosen(next(mpjson.read(Path("one.json"))), labels, ()).labels)
@@ -181,11 +189,15 @@ END""",
 
 
 def test_the_blocks_fit_the_real_settings(tmp_path: Path) -> None:
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    """Beside all models, targets and studies of the project, none of which they change."""
+    root = copy_project(tmp_path / "project")
+    before = plan.fresh(root).params
     for page in PAGES:
         for block in blocks(page):
-            if block.title == "params.yaml":
-                add(tree, yaml.safe_load(block.text))
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    params = config.load(tmp_path).params
-    assert set(params.group("halides")) == set(EXPERIMENTS)
+            if block.title:
+                put(root, block)
+    params = plan.fresh(root).params
+    assert set(params.study("halides").runs) == set(RUNS)
+    assert set(params.study("alloys").runs) == {"e_form-cgcnn", "log_k-cgcnn"}
+    assert {name: params.studies[name] for name in before.studies} == before.studies
+    assert {name: params.models[name] for name in before.models} == before.models

@@ -1,4 +1,4 @@
-"""End to end on tests/workflow/params.yaml: every stage, both engines, and what each repeats.
+"""End to end on tests/workflow/mini: every stage, both engines, and what each repeats.
 
 One file, so that `pytest --dist loadfile` gives the project that takes a minute to one worker.
 """
@@ -17,15 +17,18 @@ import ase.io
 import psutil
 import pytest
 
+from crystalmesh.config import plan
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.files import read_csv
-from tests.workflow.conftest import BIN, Made, mini, ran, run
+from tests.workflow.conftest import BIN, Made, edit, mini, ran, run
 
-EXPERIMENT = "log_k-cgcnn-15"
+RUN = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
-ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
-OF_EXPERIMENT = ("train", "predictions", "evaluate")
-OF_REPORT = ("maps", "tables", "figures", "paper", "metrics", "ledger", "site", "crate")
+STUDY = "studies/demo/study.yaml"
+ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro", "--all-pipelines")}
+OF_RUN = ("train", "predictions", "evaluate")
+OF_REPORT = ("tables", "figures", "document", "metrics", "ledger", "crate")  # of every report
+OF_DEMO = ("embeddings", *OF_REPORT, "site")
 QUICK = 15  # seconds in which an engine must say that there is nothing to do
 
 
@@ -44,18 +47,18 @@ def idle(root: Path) -> None:
         assert time.monotonic() - start < QUICK
 
 
-def set_learning_rate(root: Path, lr: float) -> None:
-    text = (root / "params.yaml").read_text()
-    changed = re.sub(r"training: \{lr: [^}]*\}", f"training: {{lr: {lr}}}", text)
-    assert changed != text
-    (root / "params.yaml").write_text(changed)
+def git(root: Path, *arguments: str) -> None:
+    names = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run(["git", *names, *arguments], cwd=root, check=True, capture_output=True)
 
 
 def test_every_stage_runs_once_and_then_none(made: Made) -> None:
-    expected = Counter(("fetch", "crystals", "split", "stability", *OF_REPORT))
-    expected += Counter({"represent": 3} | dict.fromkeys(OF_EXPERIMENT, 3))
-    expected += Counter((*OF_EXPERIMENT, "calibrate", "ledger"))  # of the one predictor
+    expected = Counter(("fetch", "crystals", "split", "stability", *OF_DEMO))
+    expected += Counter({"represent": 3} | dict.fromkeys(OF_RUN, 3))
+    expected += Counter(OF_REPORT)  # of the study in front
+    expected += Counter((*OF_RUN, "calibrate", "ledger"))  # of the one predictor
     assert made.ran == expected
+    run(made.root, "dvc", "repro")  # looks at the demo once, which only DVC does
     idle(made.root)
     assert list(made.root.rglob("*.part")) == []
 
@@ -66,12 +69,37 @@ def test_a_learning_rate_reruns_what_depends_on_it(made: Made) -> None:
     The last change is back to the first value: Snakemake has a record of that one, but not of the
     outputs that are there.
     """
-    set_learning_rate(made.root, 0.01)
-    assert repeat(made.root, "dvc") == Counter((*OF_EXPERIMENT, *OF_REPORT))
+    git(made.root, "add", "config", "studies", "data/dvc.yaml")
+    git(made.root, "commit", "-m", "before")
+    edit(made.root / STUDY, "lr: 0.02", "lr: 0.01")
+    for engine in (
+        ENGINES["snakemake"],
+        ("dvc", "repro", "studies/demo/dvc.yaml"),
+        ("dvc", "repro"),
+    ):
+        ended = run(made.root, *engine)
+        assert ended.returncode != 0
+        (line,) = [line for line in ended.stdout.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: studies/demo/plan.json: ")
+        assert line.endswith("; run `crystalmesh plan`")
+        assert "Traceback" not in ended.stdout
+
+    changed = {"studies/demo/plan.json", "studies/front/plan.json"}
+    assert set(run(made.root, "crystalmesh", "plan").stdout.split()) == changed
+    said = run(made.root, "dvc", "params", "diff").stdout
+    assert re.search(rf"runs\.{RUN}\.settings\.training\.lr +0\.02 +0\.01", said), said
+
+    ended = run(made.root, "dvc", "repro")  # brings the demo up to date, and no other study
+    assert ended.returncode == 0, ended.stdout
+    assert ran("dvc", ended.stdout) == Counter((*OF_RUN, *OF_DEMO))
+    assert "verify demo: " in ended.stdout
+    assert repeat(made.root, "dvc") == Counter(OF_REPORT)
     idle(made.root)
     assert (made.root / LEDGER).read_bytes() != made.ledger
-    set_learning_rate(made.root, 0.02)
-    assert repeat(made.root, "snakemake") == Counter((*OF_EXPERIMENT, *OF_REPORT))
+
+    edit(made.root / STUDY, "lr: 0.01", "lr: 0.02")
+    plan.write(made.root)
+    assert repeat(made.root, "snakemake") == Counter((*OF_RUN, *OF_DEMO, *OF_REPORT))
     idle(made.root)
     assert (made.root / LEDGER).read_bytes() == made.ledger
 
@@ -81,14 +109,18 @@ def test_the_other_engine_makes_the_same_bits_from_nothing(made: Made, tmp_path:
     assert repeat(root, "dvc") == made.ran
     idle(root)
     assert (root / LEDGER).read_bytes() == made.ledger
-    assert EXPERIMENT in run(root, "dvc", "metrics", "show").stdout
+    assert RUN in run(root, "dvc", "metrics", "show").stdout
+    for study in ("demo", "predictors"):  # what a run costs in Git
+        lock = (root / "studies" / study / "dvc.lock").read_text()
+        assert sum(map(len, re.findall(rf"^  \w+@{RUN}:\n(?:    .*\n)+", lock, re.M))) < 3000
 
 
 def test_predictors_are_held_to_their_ledger(made: Made) -> None:
     verify = ("crystalmesh", "verify", "predictors", "--quick")
     ended = run(made.root, *verify)
     assert ended.returncode == 0, ended.stdout
-    file = made.root / "results" / "predictors" / "calibration" / f"{EXPERIMENT}.safetensors"
+    folder = made.root / "results" / "predictors" / "calibration"
+    (file,) = folder.rglob(f"{RUN}.*safetensors")
     content = file.read_bytes()
     try:
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -101,7 +133,7 @@ def test_predictors_are_held_to_their_ledger(made: Made) -> None:
 
 def test_the_command_predicts_with_them(made: Made, tmp_path: Path) -> None:
     """From any folder inside the project, and what the pipeline has predicted."""
-    rows = read_csv(made.root / "results" / "predictors" / "predictions" / f"{EXPERIMENT}.csv")
+    rows = read_csv(made.root / "results" / "predictors" / "predictions" / RUN / "log_k.csv")
     crystals = Crystals.load(made.root / "data" / "crystals" / "emt")
     folder = tmp_path / "files"
     folder.mkdir()
@@ -122,17 +154,18 @@ LINE = "interrupted; run again to continue\n"
 STAGES = {
     "fetch emt": "data/raw",
     "crystals emt": "data/crystals",
-    "split emt-60-20-20": "data/splits/emt",
-    "represent emt-graph_cgcnn": "data/features/emt",
-    "train demo log_k-cgcnn-15": "results/demo/history",
-    "predictions demo log_k-cgcnn-15": "results/demo/predictions",
-    "evaluate demo log_k-cgcnn-15": "results/demo/metrics",
-    "calibrate predictors log_k-cgcnn-15": "results/predictors/calibration",
-    "maps demo": "results/demo",
+    "split emt 60-20-20": "data/splits/emt",
+    "represent emt graph.cgcnn": "data/features/emt",
+    f"train demo/{RUN}": "results/demo/history",
+    f"predictions demo/{RUN}": "results/demo/predictions",
+    f"evaluate demo/{RUN}": "results/demo/metrics",
+    f"calibrate predictors/{RUN} log_k": "results/predictors/calibration",
+    "stability demo": "results/demo",
+    "embeddings demo": "results/demo",
     "tables demo": "results/demo",
     "figures demo": "results/demo",
     "metrics demo": "results/demo",
-    "paper demo": "results/demo",
+    "document demo": "results/demo",
     "ledger demo": "results/demo",
     "ledger predictors": "results/predictors",
     "site demo": "results/demo",
@@ -205,10 +238,11 @@ def interrupt(process: subprocess.Popen[str]) -> str:
 
 def test_interrupted_while_others_work_for_it(tmp_path: Path) -> None:
     root = mini(tmp_path / "project")
-    params = root / "params.yaml"
+    settings = root / "config" / "datasets.yaml"
     # the whole of the embedded dataset: longer than this test
-    text = params.read_text()
-    params.write_text("\n".join(line for line in text.splitlines() if "generator:" not in line))
+    text = settings.read_text()
+    settings.write_text("\n".join(line for line in text.splitlines() if "generator:" not in line))
+    plan.write(root)
     process = start(root, "fetch", "emt")
     end = time.monotonic() + 60
     while len(psutil.Process(process.pid).children(recursive=True)) < 2:
@@ -225,19 +259,18 @@ def test_interrupted_while_others_work_for_it(tmp_path: Path) -> None:
 def test_interrupted_training_continues(made: Made, tmp_path: Path) -> None:
     root = tmp_path / "project"
     mini(root)
-    (root / "data").symlink_to(made.root / "data")
-    params = root / "params.yaml"
-    params.write_text(
-        params.read_text().replace("{lr: 0.02}", "{epochs: 100000, patience: 100000}")
-    )
-    process = start(root, "train", "demo", "log_k-cgcnn-15")
+    for one in ("raw", "crystals", "splits", "features"):
+        (root / "data" / one).symlink_to(made.root / "data" / one)
+    edit(root / STUDY, "{lr: 0.02}", "{epochs: 100000, patience: 100000}")
+    plan.write(root)
+    process = start(root, "train", f"demo/{RUN}")
     assert process.stderr
     for line in process.stderr:
         if "epoch 20/" in line:
             break
     interrupt(process)
     assert not (root / "results").exists()
-    process = start(root, "train", "demo", "log_k-cgcnn-15")
+    process = start(root, "train", f"demo/{RUN}")
     assert process.stderr
     for line in process.stderr:
         if " epoch " in line:
@@ -246,11 +279,10 @@ def test_interrupted_training_continues(made: Made, tmp_path: Path) -> None:
     interrupt(process)
 
 
-def test_a_failed_stage_stops_both_engines(tmp_path: Path) -> None:
+def test_a_wrong_setting_stops_both_engines(tmp_path: Path) -> None:
     root = mini(tmp_path / "project")
-    text = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(text.replace("epochs: 2", "epochz: 2"))
-    for command in (("snakemake", "--cores", "1"), ("dvc", "repro")):
+    edit(root / "config" / "models" / "cgcnn.yaml", "epochs: 2", "epochz: 2")
+    for command in (("snakemake", "--cores", "1"), ("dvc", "repro"), ("crystalmesh", "plan")):
         ended = run(root, *command)
         assert ended.returncode != 0
         assert "training.epochz: unknown setting; did you mean 'epochs'?" in ended.stdout

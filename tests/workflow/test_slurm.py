@@ -4,6 +4,7 @@ make test-slurm     # the tests of this file that need Slurm, which `make test` 
 """
 
 import os
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from crystalmesh.config import plan
 from tests.workflow import slurm_node
 from tests.workflow.conftest import copy_project, mini, ran, run
 
@@ -23,15 +25,17 @@ PROFILE = (
 
 
 def small(root: Path) -> Path:
-    """The mini project with one of its experiments."""
+    """The mini project with one of its runs."""
     mini(root)
-    path = root / "params.yaml"
+    for study in ("front", "predictors"):
+        shutil.rmtree(root / "studies" / study)
+    path = root / "studies" / "demo" / "study.yaml"
     tree = yaml.safe_load(path.read_text())
-    name, experiment = next(iter(tree["experiments"]["demo"].items()))
-    tree["experiments"] = {group: {} for group in tree["experiments"]}
-    tree["experiments"]["demo"] = {name: experiment}
-    tree["site"] = {}
+    (block,) = tree["runs"]
+    del block["runs"][1:]
+    del tree["report"]["site"]
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    plan.write(root)
     return root
 
 
@@ -67,7 +71,10 @@ def test_the_ledger_of_a_cluster_is_that_of_one_machine(
         assert jobs[stage, *request] == stages[stage], jobs
 
     # both engines know of it, and a job that fails says why
-    for command in (("snakemake", "--cores", "2", "demo"), ("dvc", "repro", "crate@demo")):
+    for command in (
+        ("snakemake", "--cores", "2", "demo"),
+        ("dvc", "repro", "studies/demo/dvc.yaml"),
+    ):
         ended = run(there, *command)
         assert ended.returncode == 0, ended.stdout
         assert ran(command[0], ended.stdout) == Counter()

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.models.complex import Layer, Messages, Network, Settings, Update
+from crystalmesh.models.delaunay import Layer, Messages, Network, Settings, Update
 from crystalmesh.represent.complex import VARIANTS, collate, padded, rows
-from tests.represent.test_complex import CRYSTALS, ORBITS, SETTINGS, WHOLE, moved, some
+from tests.represent.test_complex import CRYSTALS, FULL, REDUCED, SETTINGS, moved, some
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 2, "gaussians": 10}
-TRUSS, DESCRIBED = (VARIANTS[name](SETTINGS) for name in ("truss", "described"))
+ELASTIC, DESCRIBED = (VARIANTS[name](SETTINGS) for name in ("elastic", "described"))
 PARTS = ("edges", "faces", "cells")
-PROCESS = {"steps": 10, "part": 20, "freedom": 4.0}
+STACKING = {"steps": 10, "part": 20, "freedom": 4.0}
 FROZEN = [-0.1848519120254462, -0.07905623748240323]
 
 
@@ -43,7 +43,7 @@ def test_one_part_of_each_orbit_tells_what_all_of_them_do(seed: int, name: str) 
     one = some(seed, name)
     for network in (*map(net, PARTS), net("edges", contrast=True, norm=False, local=True)):
         torch.testing.assert_close(
-            output(network, ORBITS, one), output(network, WHOLE, one), rtol=0, atol=1e-6
+            output(network, REDUCED, one), output(network, FULL, one), rtol=0, atol=1e-6
         )
 
 
@@ -53,7 +53,7 @@ def test_rotation_reflection_origin_order_cell_and_supercell(seed: int, name: st
     one = some(seed, name)
     other = moved(one, seed)
     for network in (net("cells", contrast=True), net("cells", norm=False, local=True)):
-        for maker in (ORBITS, WHOLE):
+        for maker in (REDUCED, FULL):
             torch.testing.assert_close(
                 output(network, maker, one), output(network, maker, other), rtol=0, atol=2e-6
             )
@@ -84,8 +84,8 @@ def test_rows_of_no_crystal_change_nothing(seed: int, name: str, more: list[int]
 def test_a_batch_is_its_crystals(parts: str, local: bool) -> None:
     crystals = [some(seed, "random") for seed in (1, 2, 3)]
     network = net(parts, local=local)
-    alone = torch.cat([output(network, ORBITS, one) for one in crystals])
-    torch.testing.assert_close(output(network, ORBITS, *crystals), alone, rtol=0, atol=1e-12)
+    alone = torch.cat([output(network, REDUCED, one) for one in crystals])
+    torch.testing.assert_close(output(network, REDUCED, *crystals), alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_it_sees_elements_lengths_and_angles(parts: str, more: dict[str, bool]) 
     sheared = Crystal("x", "X", one.lattice @ (np.eye(3) + 0.02), one.numbers, one.frac)
     other = Crystal("x", "X", one.lattice, one.numbers % 80 + 1, one.frac)
     network = net(parts, **more)
-    values = output(network, ORBITS, one, stretched, sheared, other)
+    values = output(network, REDUCED, one, stretched, sheared, other)
     gaps = (values[:, None] - values[None]).abs().amax(dim=2) + torch.eye(4)
     assert float(gaps.min()) > 1e-6
-    batch = collate([ORBITS.build(one), ORBITS.build(stretched)])
+    batch = collate([REDUCED.build(one), REDUCED.build(stretched)])
     network.float()(batch).square().sum().backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None]
     assert not silent
@@ -140,7 +140,7 @@ def test_without_the_norm_it_counts_how_much_is_heard() -> None:
 
 def test_a_local_network_is_linear_in_its_parts() -> None:
     """Parts of two crystals with half their weights, as those of one: the mean of both outputs."""
-    batch = double(collate([ORBITS.build(some(seed, "random")) for seed in (1, 2)]))
+    batch = double(collate([REDUCED.build(some(seed, "random")) for seed in (1, 2)]))
     for local in (True, False):
         network = net("edges", local=local)
         weighted = network.weighted(batch)
@@ -156,9 +156,9 @@ def test_a_local_network_is_linear_in_its_parts() -> None:
         assert torch.allclose(together, apart, rtol=0, atol=1e-9) is local
 
 
-@pytest.mark.parametrize("more", [{"truss": True}, {"described": 5}, {"process": PROCESS}])
+@pytest.mark.parametrize("more", [{"elastic": True}, {"described": 5}, {"stacking": STACKING}])
 def test_what_is_of_the_whole_crystal_goes_into_no_mean_of_parts(more: dict[str, Any]) -> None:
-    with pytest.raises(CrystalmeshError, match="local: not together with truss"):
+    with pytest.raises(CrystalmeshError, match="local: not together with elastic"):
         Network(SMALL | {"local": True} | more, 1)
 
 
@@ -179,7 +179,7 @@ def test_gradients_of_messages() -> None:
 
 def test_frozen_output() -> None:
     crystals = [some(seed, "random") for seed in (1, 2)]
-    values = output(net("cells", 1), ORBITS, *crystals).squeeze(1).tolist()
+    values = output(net("cells", 1), REDUCED, *crystals).squeeze(1).tolist()
     assert values == pytest.approx(FROZEN, abs=1e-6)
 
 
@@ -198,10 +198,10 @@ KNOWN = [some(seed, "random") for seed in range(4)]
 def reader(kind: str) -> tuple[Network, Any]:
     """A network that reads more than parts, and what makes its inputs."""
     torch.manual_seed(0)
-    more = {"truss": True, "described": 5, "process": PROCESS}[kind]
+    more = {"elastic": True, "described": 5, "stacking": STACKING}[kind]
     network = Network(SMALL | {"parts": "edges", kind: more}, 2)
     if network.processes is None:
-        return network.double().eval(), TRUSS if kind == "truss" else DESCRIBED
+        return network.double().eval(), ELASTIC if kind == "elastic" else DESCRIBED
     batch = collate([DESCRIBED.build(one) for one in KNOWN])
     support = torch.cat([batch["described"], batch["truss"]], dim=1)
     weights = 0.1 * torch.rand(2, support.shape[1])
@@ -210,7 +210,7 @@ def reader(kind: str) -> tuple[Network, Any]:
     return network.double().eval(), DESCRIBED
 
 
-@pytest.mark.parametrize("kind", ["truss", "described", "process"])
+@pytest.mark.parametrize("kind", ["elastic", "described", "stacking"])
 @settings(max_examples=25, deadline=None)
 @given(**CRYSTALS)
 def test_what_reads_more_is_invariant_too(kind: str, seed: int, name: str) -> None:
@@ -222,7 +222,12 @@ def test_what_reads_more_is_invariant_too(kind: str, seed: int, name: str) -> No
 
 @pytest.mark.parametrize(
     ("kind", "read"),
-    [("truss", "truss"), ("described", "truss"), ("described", "described"), ("process", "said")],
+    [
+        ("elastic", "truss"),
+        ("described", "truss"),
+        ("described", "described"),
+        ("stacking", "said"),
+    ],
 )
 def test_it_reads_each_number(kind: str, read: str) -> None:
     """Each counts, those of one crystal for this crystal only."""
@@ -239,7 +244,7 @@ def test_it_reads_each_number(kind: str, read: str) -> None:
 
 
 def test_what_it_is_not_told_it_asks_its_processes() -> None:
-    network, maker = reader("process")
+    network, maker = reader("stacking")
     batch = collate([maker.build(some(seed, "random")) for seed in (1, 9)])
     batch = double(batch)
     assert network.processes is not None
@@ -254,7 +259,7 @@ def test_what_it_is_not_told_it_asks_its_processes() -> None:
 
 def test_what_is_rounded_has_no_gradient() -> None:
     """It would be zero: an error instead, where one is asked for."""
-    network, maker = reader("process")
+    network, maker = reader("stacking")
     batch = double(collate([maker.build(some(1, "random"))]))
     batch["truss"].requires_grad_()
     with pytest.raises(RuntimeError, match="a process is not differentiated by what it reads"):
@@ -266,7 +271,7 @@ def test_what_is_rounded_has_no_gradient() -> None:
 
 def test_at_first_half_of_what_is_said_counts() -> None:
     torch.manual_seed(0)
-    network = Network(SMALL | {"process": PROCESS}, 3)
+    network = Network(SMALL | {"stacking": STACKING}, 3)
     assert torch.equal(network.out.weight[:, -3:], 0.5 * torch.eye(3))
 
 
@@ -276,9 +281,9 @@ def test_what_is_off_leaves_nothing() -> None:
         "contrast": False,
         "norm": True,
         "local": False,
-        "truss": False,
+        "elastic": False,
         "described": 0,
-        "process": None,
+        "stacking": None,
     }
     plain = Network(SMALL | off, 1).state_dict()
     torch.manual_seed(0)
@@ -291,9 +296,9 @@ def test_what_is_off_leaves_nothing() -> None:
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(CrystalmeshError, match=r"network \(complex\)\.widht: unknown"):
+    with pytest.raises(CrystalmeshError, match=r"network \(complex\): widht: unknown"):
         Network({"widht": 8, "layers": 2}, 1)
     with pytest.raises(CrystalmeshError, match="parts"):
         Network(SMALL | {"parts": "volumes"}, 1)
-    assert set(VARIANTS) == {"orbits", "whole", "nearest", "truss", "described"}
-    assert VARIANTS["orbits"](SETTINGS).collate is not None
+    assert set(VARIANTS) == {"reduced", "full", "nearest", "elastic", "described"}
+    assert VARIANTS["reduced"](SETTINGS).collate is not None

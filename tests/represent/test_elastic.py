@@ -16,8 +16,7 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.complex import VARIANTS
 from crystalmesh.represent.delaunay import tessellate
 from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
-from crystalmesh.represent.mesh import primitive_cell
-from crystalmesh.represent.truss import (
+from crystalmesh.represent.elastic import (
     DECAYS,
     LIMIT,
     NAMES,
@@ -27,6 +26,7 @@ from crystalmesh.represent.truss import (
     Descriptors,
     truss,
 )
+from crystalmesh.represent.mesh import primitive_cell
 from tests.represent.test_complex import CRYSTALS, moved, some
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001}
@@ -53,7 +53,7 @@ def of(one: Crystal, primitive: bool = True) -> Floats:
 
 def table() -> Floats:
     """Means and deviations that networks read by: [2, d]."""
-    text = (Path(represent.__file__).parent / "truss_table.csv").read_text("utf-8")
+    text = (Path(represent.__file__).parent / "elastic_table.csv").read_text("utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["name"] for row in rows] == [*OTHERS, *NAMES]
     return np.array([[float(row[key]) for row in rows] for key in ("mean", "deviation")])
@@ -169,7 +169,7 @@ def test_frozen_values() -> None:
 
 
 def test_what_networks_read_is_limited() -> None:
-    maker = VARIANTS["truss"](SETTINGS)
+    maker = VARIANTS["elastic"](SETTINGS)
     items = [maker.build(some(seed, "random")) for seed in range(4)]
     row = maker.collate(items)["truss"]
     assert row.shape == (4, len(NAMES))
@@ -177,7 +177,7 @@ def test_what_networks_read_is_limited() -> None:
     found = (np.array([of(some(seed, "random")) for seed in range(4)]) - mean) / deviation
     assert (np.abs(found) > LIMIT).any()
     np.testing.assert_allclose(row.numpy(), np.clip(found, -LIMIT, LIMIT), atol=1e-5)
-    plain = VARIANTS["orbits"](SETTINGS).build(some(0, "random"))
+    plain = VARIANTS["reduced"](SETTINGS).build(some(0, "random"))
     assert set(items[0]) - set(plain) == {"truss"}
     for key, array in plain.items():
         np.testing.assert_array_equal(items[0][key], array)
@@ -195,7 +195,7 @@ def test_networks_read_what_classical_models_do(seed: int, name: str) -> None:
     values = DESCRIBED.build(one)["values"]
     expected = np.clip((values - mean) / deviation, -LIMIT, LIMIT)
     np.testing.assert_allclose(known, expected, rtol=1e-5, atol=1e-5)
-    less = VARIANTS["truss"](SETTINGS).build(one)
+    less = VARIANTS["elastic"](SETTINGS).build(one)
     assert set(item) - set(less) == {"described"}
     for key, array in less.items():
         np.testing.assert_array_equal(item[key], array)
@@ -219,7 +219,7 @@ def test_descriptors(seed: int, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"tolerance": 0}, "tolerance"), ({"cutoff": 1}, r"truss\.descriptors\.cutoff: unknown")],
+    [({"tolerance": 0}, "tolerance"), ({"cutoff": 1}, r"elastic\.descriptors: cutoff: unknown")],
 )
 def test_unknown_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CrystalmeshError, match=message):

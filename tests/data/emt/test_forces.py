@@ -14,11 +14,12 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from pydantic import ValidationError
 
-from crystalmesh.config import Project
-from crystalmesh.data import emt_forces, registry, validation
+from crystalmesh.config.project import Project
+from crystalmesh.data import registry, validation
 from crystalmesh.data.crystals import Crystals
-from crystalmesh.data.emt import METALS
-from crystalmesh.data.emt_forces import ForcesSettings, Frame, evaluate, family
+from crystalmesh.data.emt import forces as emt_forces
+from crystalmesh.data.emt.forces import ForcesSettings, Frame, evaluate, family
+from crystalmesh.data.emt.potential import METALS
 from crystalmesh.data.sources import extxyz
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import sha256

@@ -1,10 +1,13 @@
 """Predictions for anybody's crystals: the pipeline's numbers, whatever shares the batch."""
 
+import copy
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +16,70 @@ import pytest
 from pymatgen.core import Structure
 
 import crystalmesh
-from crystalmesh import config
-from crystalmesh.config import PREDICTORS, Project
-from crystalmesh.data import registry, splits, structures, validation
+from crystalmesh.config.project import Project
+from crystalmesh.config.schema import Run
+from crystalmesh.data import splits, structures
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_csv, read_json, read_tensors
-from crystalmesh.learn import predictors
+from crystalmesh.inference import table as tables
+from crystalmesh.inference.calibrate import calibrate
+from crystalmesh.inference.predictor import Predictor, Space, best
+from crystalmesh.inference.table import COLUMNS, stream, table
 from crystalmesh.learn.evaluate import evaluate
 from crystalmesh.learn.predict import predict
-from crystalmesh.learn.predictors import COLUMNS, Predictor, Space, best, calibrate, stream, table
 from crystalmesh.learn.train import train
-from crystalmesh.represent import store
-from tests.conftest import SOME, TREE, documents, write_project
+from tests.conftest import TREE, Tree, documents, write_project
 from tests.data import odd
 
 ROOT = Path(__file__).parents[2]
-CGCNN = SOME | {
-    "task": "log_k", "representation": "graph.cgcnn", "model": "cgcnn", "precision": "double",
-}  # fmt: skip
+CGCNN = {"target": "log_k", "model": "cgcnn", "split": "60-20-20", "precision": "double"}
 CORNERS = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
-EXPERIMENTS: dict[str, dict[str, Any]] = {
+RUNS: dict[str, dict[str, Any]] = {
     "log_k-one": CGCNN | {"seed": 2},
-    "log_k-ensemble": CGCNN | {"members": 2},
+    "log_k-ensemble": CGCNN | {"seed": 1, "members": 2},
+    "both": {key: value for key, value in CGCNN.items() if key != "target"}
+    | {"targets": ["e_form", "log_k"]},
     "space_group-mesh": CGCNN
-    | {"task": "space_group", "representation": "mesh.canonical", "model": "mesh_release"},
+    | {"target": "space_group", "representation": "mesh.canonical", "model": "mesh_release"},
 }
+SERVED = [
+    (name, target)
+    for name, run in RUNS.items()
+    for target in (run.get("targets") or [run["target"]])
+]
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("predictors") / "project"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTALMESH_MIRROR", str(root))
-        content = json.loads(json.dumps(TREE))
-        content["experiments"] |= {PREDICTORS: EXPERIMENTS}
-        project = write_project(root, content)
-        registry.fetch(project, "tiny", 1)
-        validation.build(project, "tiny", 1)
-        splits.build(project, "tiny-60-20-20")
-        for key in ("tiny-mesh_canonical", "tiny-graph_cgcnn"):
-            store.build(project, key, 1)
-        for name in EXPERIMENTS:
-            for stage in (train, predict, evaluate, calibrate):
-                stage(project, PREDICTORS, name)
+def ready(tmp_path_factory: pytest.TempPathFactory, built: Callable[[Tree], Path]) -> Project:
+    content = copy.deepcopy(TREE)
+    content["features"]["tiny"] = {"mesh.canonical": {}, "graph.cgcnn": {}}
+    content["studies"] = {
+        "served": {
+            "title": "served",
+            "dataset": "tiny",
+            "numerics": "native",
+            "runs": RUNS,
+            "serves": [f"served/{name}" for name in RUNS],
+        }
+    }
+    project = write_project(tmp_path_factory.mktemp("served") / "project", content)
+    shutil.copytree(built(content), project.data)
+    for name in RUNS:
+        run = of(project, name)
+        for stage in (train, predict, evaluate):
+            stage(project, run)
+        for target in run.targets:
+            calibrate(project, run, target)
     return project
+
+
+def of(project: Project, name: str) -> Run:
+    return project.params.run(f"served/{name}")
+
+
+def served(project: Project, name: str, target: str = "log_k") -> Predictor:
+    return Predictor(project, of(project, name), target)
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +93,29 @@ def file(ready: Project) -> Path:
     return path
 
 
-def test_values_are_the_pipelines_bit_for_bit(ready: Project, file: Path) -> None:
-    for name, experiment in EXPERIMENTS.items():
-        network = Predictor(ready, PREDICTORS, name)
-        found = {item.id: got for item, got in stream(ready, [str(file)], [network], 1)}
-        rows = read_csv(ready.predictions(PREDICTORS, name))
-        assert rows
-        for row in rows:
-            got = found[row["id"]]
-            assert not isinstance(got, str)
-            (one,) = got
-            assert repr(float(one.value)) == repr(float(row["prediction"]))
-            if experiment["task"] == "log_k":
-                assert [repr(one.lower), repr(one.upper)] == [row["lower"], row["upper"]]
-            else:
-                assert " ".join(map(str, one.classes)) == row["set"]
-                assert repr(one.probability) == row["probability"]
+@pytest.mark.parametrize(("name", "target"), SERVED)
+def test_values_are_the_pipelines_bit_for_bit(
+    ready: Project, file: Path, name: str, target: str
+) -> None:
+    network = served(ready, name, target)
+    found = {item.id: got for item, got in stream(ready, [str(file)], [network], 1)}
+    rows = read_csv(ready.predictions(network.run, target))
+    assert rows
+    for row in rows:
+        got = found[row["id"]]
+        assert not isinstance(got, str)
+        (one,) = got
+        assert (one.target, one.model) == (target, name)
+        assert repr(float(one.value)) == repr(float(row["prediction"]))
+        if target != "space_group":
+            assert [repr(one.lower), repr(one.upper)] == [row["lower"], row["upper"]]
+        else:
+            assert " ".join(map(str, one.classes)) == row["set"]
+            assert repr(one.probability) == row["probability"]
 
 
 def test_a_value_does_not_depend_on_what_else_is_predicted(ready: Project, file: Path) -> None:
-    network = Predictor(ready, PREDICTORS, "log_k-ensemble")
+    network = served(ready, "log_k-ensemble")
     entries = structures.read([str(file)], network.rules)
     found = [(item, network.maker.build(item.crystal)) for item in entries if item.crystal]
     together = network.predict(found)
@@ -99,18 +124,18 @@ def test_a_value_does_not_depend_on_what_else_is_predicted(ready: Project, file:
 
 
 def test_the_calibration_is_of_the_training_crystals(ready: Project) -> None:
-    stored = read_tensors(ready.calibration(PREDICTORS, "log_k-one"))
+    stored = read_tensors(ready.calibration(of(ready, "log_k-one"), "log_k"))
     loaded = Crystals.load(ready.crystals("tiny"))
-    parts = splits.select(ready, ready.params.experiment(PREDICTORS, "log_k-one"))
+    parts = splits.select(ready, of(ready, "log_k-one"))
     for number in np.flatnonzero(np.bincount(loaded.numbers)):
         having = sum(number in loaded[loaded.position(i)].numbers for i in parts.train)
         assert stored["elements"][number] == having
     assert len(stored["scores"]) == len(stored["distances"]) == len(parts.val)
     assert (np.diff(stored["scores"]) >= 0).all()
     assert (np.diff(stored["distances"]) >= 0).all()
-    again = ready.calibration(PREDICTORS, "log_k-one").read_bytes()
-    calibrate(ready, PREDICTORS, "log_k-one")
-    assert ready.calibration(PREDICTORS, "log_k-one").read_bytes() == again
+    again = ready.calibration(of(ready, "log_k-one"), "log_k").read_bytes()
+    calibrate(ready, of(ready, "log_k-one"), "log_k")
+    assert ready.calibration(of(ready, "log_k-one"), "log_k").read_bytes() == again
 
 
 def test_distance_is_zero_only_where_the_training_crystals_are() -> None:
@@ -126,7 +151,7 @@ def test_distance_is_zero_only_where_the_training_crystals_are() -> None:
 
 
 def test_warnings_tell_unknown_elements_and_far_crystals(ready: Project) -> None:
-    network = Predictor(ready, PREDICTORS, "log_k-one")
+    network = served(ready, "log_k-one")
     cell = np.eye(3) * 3.5
     near = network(Structure(cell, ["Na", "Cl"], CORNERS))
     assert near.familiarity > 0
@@ -149,7 +174,7 @@ def test_python_api_takes_structures_and_atoms(
     assert one.lower is not None
     assert one.upper is not None
     assert one.lower < one.value < one.upper
-    assert (one.unit, one.formula, one.task) == ("log10(GPa)", "NaCl", "log_k")
+    assert (one.unit, one.formula, one.target) == ("log10(GPa)", "NaCl", "log_k")
     two = model([structure, structure.to_ase_atoms()])
     assert [p.value for p in two] == [one.value] * 2
     assert "bulk modulus" in repr(model)
@@ -161,44 +186,47 @@ def test_python_api_takes_structures_and_atoms(
 
 def test_best_is_the_one_of_least_error(ready: Project) -> None:
     errors = {
-        name: read_json(ready.metrics(PREDICTORS, name))["value"]
-        for name in ("log_k-one", "log_k-ensemble")
+        name: read_json(ready.metrics(of(ready, name)))["targets"]["log_k"]["value"]
+        for name, target in SERVED
+        if target == "log_k"
     }
-    assert best(ready, "log_k") == min(errors, key=lambda name: errors[name])
-    assert best(ready, "log_k", "log_k-one") == "log_k-one"
-    assert best(ready, "space_group") == "space_group-mesh"
-    for task, model, said in (
-        ("gap", "best", "no network predicts it; known: log_k, space_group"),
+    assert len(errors) == 3
+    assert best(ready, "log_k").name == min(errors, key=lambda name: errors[name])
+    assert best(ready, "log_k", "log_k-one").name == "log_k-one"
+    assert best(ready, "e_form").name == "both"
+    assert best(ready, "space_group").name == "space_group-mesh"
+    for target, model, said in (
+        ("gap", "best", "no network predicts it; known: log_k, e_form, space_group"),
         ("log_k", "log_k-oen", "did you mean 'log_k-one'?"),
         ("log_k", "space_group-mesh", "predicts space_group, not log_k"),
     ):
         with pytest.raises(CrystalmeshError, match=said.replace("?", r"\?")):
-            best(ready, task, model)
+            best(ready, target, model)
 
 
 def test_a_damaged_checkpoint_or_calibration_is_named(ready: Project) -> None:
     for path in (
-        ready.calibration(PREDICTORS, "log_k-one"),
-        ready.checkpoint(PREDICTORS, "log_k-one"),
+        ready.calibration(of(ready, "log_k-one"), "log_k"),
+        ready.checkpoint(of(ready, "log_k-one")),
     ):
         content = path.read_bytes()
         try:
             path.write_bytes(content[: len(content) // 2])
             with pytest.raises(CrystalmeshError, match="damaged"):
-                Predictor(ready, PREDICTORS, "log_k-one")
+                served(ready, "log_k-one")
             path.unlink()
             with pytest.raises(CrystalmeshError, match="missing"):
-                Predictor(ready, PREDICTORS, "log_k-one")
+                served(ready, "log_k-one")
         finally:
             path.write_bytes(content)
 
 
-def test_only_one_fold_and_networks_are_calibrated(ready: Project) -> None:
-    tree = json.loads(json.dumps(ready.tree))
-    tree["experiments"][PREDICTORS]["folds"] = CGCNN | {"fold": "all"}
-    folds = config.Project(ready.root, config.Params.model_validate(tree), tree)
-    with pytest.raises(CrystalmeshError, match="predictors need a network, and of one fold"):
-        calibrate(folds, PREDICTORS, "folds")
+def test_only_networks_of_one_fold_are_served(tmp_path: Path, tree: Tree) -> None:
+    study = tree["studies"]["demo"]
+    study["runs"]["log_k-cgcnn"]["fold"] = "all"
+    study["serves"] = ["demo/log_k-cgcnn"]
+    with pytest.raises(CrystalmeshError, match="demo/log_k-cgcnn is no network of one fold"):
+        write_project(tmp_path, tree)
 
 
 def test_table_of_odd_files(
@@ -206,7 +234,7 @@ def test_table_of_odd_files(
 ) -> None:
     """Bad files are named and skipped, the rest is predicted; processes change nothing."""
     odd.write(tmp_path)
-    networks = [Predictor(ready, PREDICTORS, n) for n in ("log_k-one", "space_group-mesh")]
+    networks = [served(ready, "log_k-one"), served(ready, "space_group-mesh", "space_group")]
     accepted = sum(f.accepted for f in odd.FILES if not f.network)
     refused = sum(len(f.refused) + bool(f.network) for f in odd.FILES)
     out = [tmp_path / name for name in ("one.csv", "two.csv", "all.json")]
@@ -225,11 +253,11 @@ def test_table_of_odd_files(
     rows = list(csv.DictReader(io.StringIO(kept[0].decode())))
     assert len(rows) == 2 * accepted
     assert tuple(rows[0]) == COLUMNS
-    assert [row["task"] for row in rows[:2]] == ["log_k", "space_group"]
+    assert [row["target"] for row in rows[:2]] == ["log_k", "space_group"]
     assert all(float(row["lower"]) < float(row["value"]) for row in rows if row["lower"])
     records = json.loads(kept[2])
     assert [f"{r['value']!r}" for r in records] == [row["value"] for row in rows]
-    assert all(r["classes"] for r in records if r["task"] == "space_group")
+    assert all(r["classes"] for r in records if r["target"] == "space_group")
 
 
 def command(root: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -247,7 +275,7 @@ def test_exit_codes_of_the_command(ready: Project, tmp_path: Path) -> None:
     (tmp_path / "good.cif").write_text(odd.cif())
     (tmp_path / "bad.cif").write_text("")
     good, bad = str(tmp_path / "good.cif"), str(tmp_path / "bad.cif")
-    ended = command(ready.root, good, "--task", "log_k")
+    ended = command(ready.root, good, "--target", "log_k")
     assert ended.returncode == 0, ended.stderr
     header, row = ended.stdout.splitlines()
     assert header == ",".join(COLUMNS)
@@ -257,10 +285,10 @@ def test_exit_codes_of_the_command(ready: Project, tmp_path: Path) -> None:
     assert len(ended.stdout.splitlines()) == 2
     assert f"skipped {bad}: empty" in ended.stderr
     assert command(ready.root, bad).returncode == 2
-    ended = command(ready.root, "-", "--task", "log_k", stdin=odd.cif())
+    ended = command(ready.root, "-", "--target", "log_k", stdin=odd.cif())
     assert ended.stdout.splitlines()[1].startswith("-,stdin,NaCl,")
     for wrong, said in (
-        (["--task", "hardness"], "task 'hardness'"),
+        (["--target", "hardness"], "target 'hardness'"),
         (["--out", str(tmp_path / "t.xlsx")], "ends in .csv or .json"),
         (["--out", str(tmp_path / "no" / "t.csv")], "there is no folder"),
     ):
@@ -282,33 +310,12 @@ def test_nothing_is_left_where_predicting_stops(
 ) -> None:
     """The table appears whole or not at all."""
     (tmp_path / "good.cif").write_text(odd.cif())
-    network = Predictor(ready, PREDICTORS, "log_k-one")
+    network = served(ready, "log_k-one")
 
     def fails(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predictors._Csv, "row", fails)
+    monkeypatch.setattr(tables._Csv, "row", fails)
     with pytest.raises(KeyboardInterrupt):
         table(ready, [str(tmp_path)], [network], 1, tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.cif"]
-
-
-def quality() -> str:
-    """The table of docs/predict.md, from the committed metrics."""
-    lines = [
-        "| network | reads | trained on | test error | 90 % intervals or sets hold |",
-        "|---|---|---|---|---|",
-    ]
-    project = config.load(ROOT)
-    for name, experiment in project.params.group(PREDICTORS).items():
-        one = read_json(project.metrics(PREDICTORS, name))
-        error = f"{one['metric']} {one['value']:.4g} {one['unit']}"
-        lines.append(
-            f"| `{name}` | `{experiment.representation}` | {one['n_train']:,} | {error} on"
-            f" {one['n_test']:,} | {100 * one['coverage']:.1f} % |"
-        )
-    return "\n".join(lines)
-
-
-def test_documentation_has_the_committed_metrics() -> None:
-    assert quality() in (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
