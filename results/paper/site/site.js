@@ -1,7 +1,7 @@
 "use strict";
 
-// The pages of the result site and the viewer of meshes. Data come in as scripts that call
-// `crystalmesh.data`, so that all works from a folder on disk.
+// The pages of the result site. Data come in as scripts that call `crystalmesh.data`, so that all
+// works from a folder on disk. The viewer of meshes stands in viewer.js.
 
 const crystalmesh = (() => {
   const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
@@ -147,11 +147,11 @@ const crystalmesh = (() => {
     return [low - margin, high + margin];
   }
 
-  // Experiments --------------------------------------------------------------------------------
+  // Runs and their targets ---------------------------------------------------------------------
 
   const summary = () => stored.get("summary");
   const chosen = () => decodeURIComponent(location.hash.slice(1));
-  const named = (name) => summary().experiments.find((e) => e.name === name);
+  const named = (key) => summary().entries.find((e) => e.key === key);
 
   const label = (e) => `${e.title}, ${count(e.n_train)} crystals`;
 
@@ -163,48 +163,48 @@ const crystalmesh = (() => {
     }));
   }
 
-  const tasksWith = (experiments) =>
-    Object.entries(summary().tasks).filter(([name]) => experiments.some((e) => e.task === name));
+  const targetsOf = (entries) =>
+    Object.entries(summary().targets).filter(([name]) => entries.some((e) => e.target === name));
 
-  /** A select of tasks and one of the task's experiments; the address tells which. */
+  /** A select of targets and one of the runs that have the target; the address tells which. */
   function pick(act) {
-    const task = at("#task"), experiment = at("#experiment"), every = summary().experiments;
-    task.append(...tasksWith(every).map(([name, t]) => make("option", { value: name }, t.title)));
+    const target = at("#target"), run = at("#run"), every = summary().entries;
+    target.append(...targetsOf(every).map(([name, t]) => make("option", { value: name }, t.title)));
     const fill = () => {
       const splits = {};
-      for (const e of every.filter((one) => one.task === task.value)) {
-        (splits[e.split] ??= []).push([e.name, `${label(e)}: ${e.shown}`]);
+      for (const e of every.filter((one) => one.target === target.value)) {
+        (splits[e.split] ??= []).push([e.key, `${label(e)}: ${e.shown}`]);
       }
-      options(experiment, splits);
+      options(run, splits);
     };
     const go = () => {
-      history.replaceState(null, "", `#${experiment.value}`);
-      act(named(experiment.value));
+      history.replaceState(null, "", `#${run.value}`);
+      act(named(run.value));
     };
     const come = () => {
       const one = named(chosen()) ?? every[0];
-      task.value = one.task;
+      target.value = one.target;
       fill();
-      experiment.value = one.name;
+      run.value = one.key;
       go();
     };
-    task.addEventListener("change", () => { fill(); go(); });
-    experiment.addEventListener("change", go);
+    target.addEventListener("change", () => { fill(); go(); });
+    run.addEventListener("change", go);
     window.addEventListener("hashchange", come);
     come();
   }
 
-  /** Test crystals of an experiment: id, formula, fold, target, prediction. */
+  /** Test crystals of a run and target: id, formula, fold, true value, prediction. */
   async function tested(e) {
     const [names, set, own] = await Promise.all(
-      [load(`crystals-${e.dataset}`), load(`sets/${e.set}`), load(`experiments/${e.name}`)]);
-    const task = summary().tasks[e.task], formulas = names.formulas.split(" ");
+      [load(`crystals-${e.dataset}`), load(`sets/${e.set}`), load(`runs/${e.key}`)]);
+    const target = summary().targets[e.target], formulas = names.formulas.split(" ");
     const ids = names.ids?.split(" ") ?? sums(unpack(names.numbers)).map((n) => names.prefix + n);
-    const targets = unpack(set.targets), errors = unpack(own.errors);
+    const truth = unpack(set.true), errors = unpack(own.errors);
     const folds = set.folds.flatMap(([fold, n]) => Array(n).fill(fold));
     return sums(unpack(set.crystals)).map((place, i) => ({
-      id: ids[place], formula: formulas[place], fold: folds[i], target: targets[i] * task.step,
-      prediction: (targets[i] + errors[i]) * task.step, error: errors[i] * task.step,
+      id: ids[place], formula: formulas[place], fold: folds[i], true: truth[i] * target.step,
+      prediction: (truth[i] + errors[i]) * target.step, error: errors[i] * target.step,
     }));
   }
 
@@ -213,46 +213,46 @@ const crystalmesh = (() => {
   function parity() {
     let latest;
     pick(async (e) => {
-      latest = e.name;
-      const rows = await tested(e), task = summary().tasks[e.task];
-      if (latest !== e.name) return;
-      at("#heading").textContent = `${task.title}: ${e.title}`;
+      latest = e.key;
+      const rows = await tested(e), target = summary().targets[e.target];
+      if (latest !== e.key) return;
+      at("#heading").textContent = `${target.title}: ${e.title}`;
       at("#facts").replaceChildren(facts([
-        [`test ${e.metric}`, `${e.shown} ${task.unit}`],
+        [`test ${e.metric}`, `${e.shown} ${target.unit}`],
         ...(e.spread ? [[`each ${e.over}`, e.spread]] : []),
-        ...(task.classes ? [] : quantiles(rows, task)),
-        [task.classes ? "90 % sets hold" : "90 % intervals hold", `${(100 * e.coverage).toFixed(1)} % of the test crystals`],
+        ...(target.classes ? [] : quantiles(rows, target)),
+        [target.classes ? "90 % sets hold" : "90 % intervals hold", `${(100 * e.coverage).toFixed(1)} % of the test crystals`],
         ["crystals", `${count(e.n_train)} train, ${count(e.n_val)} validation, ${count(e.n_test)} test`],
         ["split", e.split],
-        ["experiment", make("a", { href: `experiments.html#${e.name}` }, e.name)],
+        ["run", make("a", { href: `runs.html#${e.key}` }, e.run)],
       ]));
-      (task.classes ? confusion : scatter)(rows, e, task);
-      crystals(rows, task);
+      (target.classes ? confusion : scatter)(rows, e, target);
+      crystals(rows, target);
     });
   }
 
-  function quantiles(rows, task) {
+  function quantiles(rows, target) {
     const sorted = rows.map((r) => Math.abs(r.error)).sort((a, b) => a - b);
-    const below = (share) => `${plain(sorted[Math.ceil(share * sorted.length) - 1], 4)} ${task.unit}`;
+    const below = (share) => `${plain(sorted[Math.ceil(share * sorted.length) - 1], 4)} ${target.unit}`;
     return [["half of the errors up to", below(0.5)], ["95 % of the errors up to", below(0.95)]];
   }
 
   const many = (rows) => rows.some((r) => r.fold !== rows[0].fold);
 
-  function hover(r, task, folds) {
-    const value = (x) => (task.classes ? `${x}` : plain(x, 4));
-    const error = task.classes ? (r.error ? "wrong" : "right") : `error ${signed(r.error, 4)} ${task.unit}`;
-    return `<b>${r.formula}</b> (${r.id}${folds ? `, fold ${r.fold}` : ""})<br>target ${value(r.target)}` +
+  function hover(r, target, folds) {
+    const value = (x) => (target.classes ? `${x}` : plain(x, 4));
+    const error = target.classes ? (r.error ? "wrong" : "right") : `error ${signed(r.error, 4)} ${target.unit}`;
+    return `<b>${r.formula}</b> (${r.id}${folds ? `, fold ${r.fold}` : ""})<br>true ${value(r.true)}` +
       `<br>prediction ${value(r.prediction)}<br>${error}`;
   }
 
-  function scatter(rows, e, task) {
-    const folds = many(rows), range = limits(rows.flatMap((r) => [r.target, r.prediction]));
-    const beyond = rows.filter((r) => [r.target, r.prediction].some((x) => x < range[0] || x > range[1]));
+  function scatter(rows, e, target) {
+    const folds = many(rows), range = limits(rows.flatMap((r) => [r.true, r.prediction]));
+    const beyond = rows.filter((r) => [r.true, r.prediction].some((x) => x < range[0] || x > range[1]));
     const points = {
       type: rows.length > 3000 ? "scattergl" : "scatter", mode: "markers",
-      x: rows.map((r) => r.target), y: rows.map((r) => r.prediction),
-      text: rows.map((r) => hover(r, task, folds)), hoverinfo: "text",
+      x: rows.map((r) => r.true), y: rows.map((r) => r.prediction),
+      text: rows.map((r) => hover(r, target, folds)), hoverinfo: "text",
       marker: { color: e.colour, size: rows.length > 3000 ? 4 : 6, opacity: rows.length > 3000 ? 0.3 : 0.5 },
     };
     const line = {
@@ -260,8 +260,8 @@ const crystalmesh = (() => {
     };
     Plotly.react("chart", [line, points], layout({
       showlegend: false, hovermode: "closest", dragmode: "zoom",
-      xaxis: axis(`target / ${task.unit}`, { range, constrain: "domain" }),
-      yaxis: axis(`prediction / ${task.unit}`, { range, scaleanchor: "x", constrain: "domain" }),
+      xaxis: axis(`true / ${target.unit}`, { range, constrain: "domain" }),
+      yaxis: axis(`prediction / ${target.unit}`, { range, scaleanchor: "x", constrain: "domain" }),
     }), config);
     at("#note").textContent = `${count(rows.length)} test predictions; the line is equality.` +
       (beyond.length ? ` ${count(beyond.length)} of them are outside of the axes: zoom out to see them.` : "") +
@@ -269,14 +269,14 @@ const crystalmesh = (() => {
     at("#classes").replaceChildren();
   }
 
-  function confusion(rows, e, task) {
+  function confusion(rows, e, target) {
     const tally = new Map();
-    for (const r of rows) tally.set(r.target, (tally.get(r.target) ?? 0) + 1);
+    for (const r of rows) tally.set(r.true, (tally.get(r.true) ?? 0) + 1);
     const order = [...tally].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([name]) => name);
     const top = order.slice(0, 16).sort((a, b) => a - b), names = [...top.map(String), "other"];
     const place = (x) => (top.includes(x) ? top.indexOf(x) : top.length);
     const counts = names.map(() => names.map(() => 0));
-    for (const r of rows) counts[place(r.target)][place(r.prediction)] += 1;
+    for (const r of rows) counts[place(r.true)][place(r.prediction)] += 1;
     const totals = counts.map((line) => line.reduce((a, b) => a + b, 0) || 1);
     const share = counts.map((line, i) => line.map((n) => (100 * n) / totals[i]));
     Plotly.react("chart", [{
@@ -286,13 +286,13 @@ const crystalmesh = (() => {
       hovertemplate: `true %{y}, predicted %{x}<br>%{text} crystals, %{z:.0f} % of the row<extra></extra>`,
       colorbar: { title: { text: "% of the row", side: "right" }, thickness: 12, len: 0.7, outlinewidth: 0 },
     }], layout({
-      xaxis: axis(`predicted ${task.title}`, { type: "category", tickangle: -60, showgrid: false }),
-      yaxis: axis(`true ${task.title}`, { type: "category", autorange: "reversed", showgrid: false }),
+      xaxis: axis(`predicted ${target.title}`, { type: "category", tickangle: -60, showgrid: false }),
+      yaxis: axis(`true ${target.title}`, { type: "category", autorange: "reversed", showgrid: false }),
     }), config);
     at("#note").textContent = `Counts of ${count(rows.length)} test crystals among the ${top.length} most frequent ` +
       "classes; “other” is every other class, so its diagonal holds right and wrong ones.";
     const lines = order.map((name) => {
-      const own = rows.filter((r) => r.target === name), wrong = new Map();
+      const own = rows.filter((r) => r.true === name), wrong = new Map();
       for (const r of own) if (r.error) wrong.set(r.prediction, (wrong.get(r.prediction) ?? 0) + 1);
       const worst = [...wrong].sort((a, b) => b[1] - a[1] || a[0] - b[0])[0];
       const right = own.filter((r) => !r.error).length;
@@ -301,27 +301,27 @@ const crystalmesh = (() => {
     });
     at("#classes").replaceChildren(
       make("h2", {}, "Accuracy by class"),
-      table([task.title, "test crystals", "right", "accuracy / %", "most often taken for"], lines, 0));
+      table([target.title, "test crystals", "right", "accuracy / %", "most often taken for"], lines, 0));
   }
 
   /** The test crystals as a table: those that are searched for, or the worst. */
-  function crystals(rows, task) {
+  function crystals(rows, target) {
     const field = at("#find"), folds = many(rows);
     const worst = [...rows].sort((a, b) => Math.abs(b.error) - Math.abs(a.error));
-    const value = (x) => (task.classes ? `${x}` : plain(x, 4));
+    const value = (x) => (target.classes ? `${x}` : plain(x, 4));
     const fill = () => {
       const words = field.value.trim().toLowerCase();
       const found = words
         ? worst.filter((r) => r.id.toLowerCase() === words || r.formula.toLowerCase().startsWith(words))
-        : task.classes ? rows.filter((r) => r.error) : worst;
+        : target.classes ? rows.filter((r) => r.error) : worst;
       at("#found").textContent = words
         ? `${count(found.length)} test predictions${found.length > 25 ? ", the first 25 of them" : ""}`
-        : task.classes ? `${count(found.length)} wrong predictions, the first 25 of them`
+        : target.classes ? `${count(found.length)} wrong predictions, the first 25 of them`
           : "the 25 largest errors";
       at("#crystals").replaceChildren(table(
-        ["formula", "id", ...(folds ? ["fold"] : []), "target", "prediction", task.classes ? "" : "error"],
-        found.slice(0, 25).map((r) => [r.formula, r.id, ...(folds ? [r.fold] : []), value(r.target),
-          value(r.prediction), task.classes ? (r.error ? "wrong" : "right") : signed(r.error, 4)]), 2));
+        ["formula", "id", ...(folds ? ["fold"] : []), "true", "prediction", target.classes ? "" : "error"],
+        found.slice(0, 25).map((r) => [r.formula, r.id, ...(folds ? [r.fold] : []), value(r.true),
+          value(r.prediction), target.classes ? (r.error ? "wrong" : "right") : signed(r.error, 4)]), 2));
     };
     field.oninput = fill;
     fill();
@@ -336,15 +336,15 @@ const crystalmesh = (() => {
   }
 
   function curves() {
-    const every = summary().experiments.filter((e) => e.curve);
-    const task = at("#task"), what = at("#what"), logarithm = at("#log"), list = at("#choose");
-    task.append(...tasksWith(every).map(([name, t]) => make("option", { value: name }, t.title)));
-    const own = () => every.filter((e) => e.task === task.value);
+    const every = summary().entries.filter((e) => e.curve);
+    const target = at("#target"), what = at("#what"), logarithm = at("#log"), list = at("#choose");
+    target.append(...targetsOf(every).map(([name, t]) => make("option", { value: name }, t.title)));
+    const own = () => every.filter((e) => e.target === target.value);
     const ticked = () => [...list.querySelectorAll("input:checked")].map((box) => named(box.value));
     let latest = 0;
     const draw = async () => {
-      const turn = ++latest, shown = ticked(), t = summary().tasks[task.value], key = what.value;
-      const loaded = await Promise.all(shown.map((e) => load(`experiments/${e.name}`)));
+      const turn = ++latest, shown = ticked(), t = summary().targets[target.value], key = what.value;
+      const loaded = await Promise.all(shown.map((e) => load(`runs/${e.key}`)));
       if (turn !== latest) return;
       const dashes = ["solid", "dash", "dot", "dashdot", "longdash"], seen = new Map(), traces = [];
       shown.forEach((e, i) => {
@@ -378,28 +378,28 @@ const crystalmesh = (() => {
     };
     const fill = (first) => {
       const asked = named(chosen());
-      const usual = new Set(); // one experiment of each method
+      const usual = new Set(); // one run of each method
       for (const e of own()) if (![...usual].some((u) => u.colour === e.colour)) usual.add(e);
       list.replaceChildren(...own().map((e) => {
-        const on = first && asked && asked.task === task.value ? e === asked : usual.has(e);
-        const box = make("input", { type: "checkbox", value: e.name });
+        const on = first && asked && asked.target === target.value ? e === asked : usual.has(e);
+        const box = make("input", { type: "checkbox", value: e.key });
         box.checked = on;
         box.addEventListener("change", draw);
         const swatch = make("span", { class: "swatch", style: `background:${e.colour}` });
         return make("label", {}, box, swatch, make("span", {}, label(e),
           make("small", {}, `${e.split}; test ${e.metric} ${e.shown}`)));
       }));
-      logarithm.checked = !summary().tasks[task.value].classes;
+      logarithm.checked = !summary().targets[target.value].classes;
       draw();
     };
-    task.addEventListener("change", () => fill(false));
+    target.addEventListener("change", () => fill(false));
     [what, logarithm].forEach((one) => one.addEventListener("change", draw));
     const asked = named(chosen());
-    if (asked && every.includes(asked)) task.value = asked.task;
+    if (asked && every.includes(asked)) target.value = asked.target;
     fill(true);
   }
 
-  // Experiments --------------------------------------------------------------------------------
+  // Runs ---------------------------------------------------------------------------------------
 
   /** Settings as [dotted key, value] pairs. */
   function flat(value, above = "") {
@@ -409,48 +409,48 @@ const crystalmesh = (() => {
     return [[above, Array.isArray(value) ? value.join(", ") || "none" : String(value)]];
   }
 
-  function experiments() {
-    const every = summary().experiments, list = at("#choose"), field = at("#find"), target = at("#card");
-    const texts = new Map(every.map((e) => [e.name, [e.name, e.title, summary().tasks[e.task].title, e.model,
+  function runs() {
+    const every = summary().entries, list = at("#choose"), field = at("#find"), card = at("#card");
+    const texts = new Map(every.map((e) => [e.key, [e.study, e.run, e.title, summary().targets[e.target].title, e.model,
       e.representation, e.dataset, e.split, e.search].join(" ").toLowerCase()]));
-    const links = new Map(every.map((e) => [e.name, make("a", { href: `#${e.name}` }, e.name,
-      make("small", {}, `${e.metric} ${e.shown} ${summary().tasks[e.task].unit}`))]));
+    const links = new Map(every.map((e) => [e.key, make("a", { href: `#${e.key}` }, e.run,
+      make("small", {}, `${summary().targets[e.target].title}: ${e.metric} ${e.shown} ${summary().targets[e.target].unit}`))]));
     list.append(...links.values());
     const filter = () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
       let n = 0;
-      for (const [name, link] of links) {
-        link.hidden = !words.every((word) => texts.get(name).includes(word));
+      for (const [key, link] of links) {
+        link.hidden = !words.every((word) => texts.get(key).includes(word));
         n += !link.hidden;
       }
-      at("#count").textContent = `${count(n)} of ${count(every.length)} experiments`;
+      at("#count").textContent = `${count(n)} of ${count(every.length)}`;
     };
     field.addEventListener("input", filter);
     let latest;
     const show = async () => {
       const e = named(chosen()) ?? every[0];
-      latest = e.name;
-      for (const [name, link] of links) {
-        if (name === e.name) link.setAttribute("aria-current", "true");
+      latest = e.key;
+      for (const [key, link] of links) {
+        if (key === e.key) link.setAttribute("aria-current", "true");
         else link.removeAttribute("aria-current");
       }
-      const own = await load(`experiments/${e.name}`);
-      if (latest !== e.name) return;
-      const machine = summary().numerics[own.numerics] ?? {}, task = summary().tasks[e.task];
+      const own = await load(`runs/${e.key}`);
+      if (latest !== e.key) return;
+      const machine = summary().numerics[own.numerics] ?? {}, target = summary().targets[e.target];
       const section = (title, open, ...inner) =>
         make("details", open ? { open: "" } : {}, make("summary", {}, title), ...inner);
       const numbers = unpack(own.groups), groups = [];
       for (let i = 0; i < numbers.length; i += 4) {
         groups.push([`${numbers[i] || "unknown"}`, count(numbers[i + 1]), count(numbers[i + 2]),
-          plain(numbers[i + 3] / 1e4, task.classes ? 1 : 4)]);
+          plain(numbers[i + 3] / 1e4, target.classes ? 1 : 4)]);
       }
-      target.replaceChildren(
-        make("h2", {}, e.name),
-        make("p", {}, `${task.title}, ${e.title}. `,
-          make("a", { href: `parity.html#${e.name}` }, task.classes ? "Confusion" : "Parity plot"),
-          ...(e.curve ? [" · ", make("a", { href: `curves.html#${e.name}` }, "learning curve")] : []),
-          " · ", make("a", { href: `../predictions/${e.name}.csv` }, "predictions (CSV)"),
-          " · ", make("a", { href: `../cards/${e.name}.json` }, "card (JSON)")),
+      card.replaceChildren(
+        make("h2", {}, e.run),
+        make("p", {}, `${target.title}, ${e.title}. `,
+          make("a", { href: `parity.html#${e.key}` }, target.classes ? "Confusion" : "Parity plot"),
+          ...(e.curve ? [" · ", make("a", { href: `curves.html#${e.key}` }, "learning curve")] : []),
+          " · ", make("a", { href: `../../${e.study}/predictions/${e.run}/${e.target}.csv` }, "predictions (CSV)"),
+          " · ", make("a", { href: `../../${e.study}/cards/${e.run}.json` }, "card (JSON)")),
         section("Metrics", true, facts(flat(own.metrics))),
         section("Settings", true, facts(flat(own.card.settings ?? {}))),
         section("Networks", false, facts(flat(own.card.runs ?? {}))),
@@ -458,7 +458,7 @@ const crystalmesh = (() => {
         section("Code and time", false, facts(flat(own.card.rest))),
         section("Numerics and machine", false, facts(flat(machine))),
         ...(groups.length ? [section("By space group", false,
-          table(["space group", "training crystals", "test crystals", `${e.metric} / ${task.unit}`], groups, 0))] : []),
+          table(["space group", "training crystals", "test crystals", `${e.metric} / ${target.unit}`], groups, 0))] : []),
       );
     };
     window.addEventListener("hashchange", show);
@@ -467,228 +467,11 @@ const crystalmesh = (() => {
     at("[aria-current=true]", list)?.scrollIntoView({ block: "nearest" });
   }
 
-  // Viewer -------------------------------------------------------------------------------------
-
-  /** A ball of radius 1: an icosahedron, its triangles halved `times` times. */
-  function ball(times) {
-    const g = (1 + Math.sqrt(5)) / 2, points = [], cells = [];
-    for (const a of [-1, 1]) for (const b of [-g, g]) points.push([0, a, b], [a, b, 0], [b, 0, a]);
-    const near = (p, q) => Math.hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]) < 2.01;
-    for (let i = 0; i < 12; i++) for (let j = 0; j < i; j++) for (let k = 0; k < j; k++) {
-      if (!near(points[i], points[j]) || !near(points[j], points[k]) || !near(points[i], points[k])) continue;
-      const [p, q, r] = [points[i], points[j], points[k]]; // seen from outside, corners run anticlockwise
-      const out = p[0] * (q[1] * r[2] - q[2] * r[1]) + p[1] * (q[2] * r[0] - q[0] * r[2]) + p[2] * (q[0] * r[1] - q[1] * r[0]);
-      cells.push(out > 0 ? [i, j, k] : [i, k, j]);
-    }
-    let triangles = cells;
-    for (let n = 0; n < times; n++) {
-      const middles = new Map(), half = (i, j) => {
-        const key = i < j ? `${i} ${j}` : `${j} ${i}`;
-        if (!middles.has(key)) {
-          middles.set(key, points.length);
-          points.push([0, 1, 2].map((d) => (points[i][d] + points[j][d]) / 2));
-        }
-        return middles.get(key);
-      };
-      triangles = triangles.flatMap(([a, b, c]) => {
-        const [x, y, z] = [half(a, b), half(b, c), half(c, a)];
-        return [[a, x, z], [b, y, x], [c, z, y], [x, y, z]];
-      });
-      points.forEach((p, i) => { const r = Math.hypot(...p); points[i] = p.map((v) => v / r); });
-    }
-    return { points, triangles };
-  }
-
-  /** Cartesian coordinates of fractional ones. */
-  const place = (f, lattice) => [0, 1, 2].map((d) => f[0] * lattice[0][d] + f[1] * lattice[1][d] + f[2] * lattice[2][d]);
-
-  /** Colours go with the square root: most faces have a small share, and they too must differ. */
-  function colour(shown, share) {
-    return shown.colours[Math.round(Math.sqrt(share / (shown.top || 1)) * (shown.colours.length - 1))];
-  }
-
-  /** Line segments [from, to] as the coordinates of one trace with gaps. */
-  function segments(pairs, more) {
-    const line = [[], [], []];
-    for (const [p, q] of pairs) for (let d = 0; d < 3; d++) line[d].push(p[d], q[d], null);
-    return { type: "scatter3d", mode: "lines", x: line[0], y: line[1], z: line[2], hoverinfo: "skip", ...more };
-  }
-
-  function traces(mesh, shown) {
-    const fractions = mesh.vertices.map(([site, ...shift]) => mesh.frac[site].map((f, d) => f + shift[d]));
-    const points = fractions.map((f) => place(f, mesh.lattice));
-    const number = (x) => plain(Math.round(x * 1e4) / 1e4, 4).replace(/\.?0+$/, "").replace(/^−0$/, "0");
-    const made = [], lighting = { ambient: 1, diffuse: 0, specular: 0, fresnel: 0 };
-
-    for (let level = 0; level < shown.opacity.length; level++) {
-      const own = mesh.faces.map((_, f) => f).filter((f) => mesh.level[f] === level);
-      if (!own.length) continue;
-      const i = [], j = [], k = [], facecolor = [], hovertext = [];
-      for (const f of own) {
-        const corners = mesh.faces[f];
-        const share = mesh.share ? `<b>${mesh.share[f].toFixed(2)} %</b> of the channels` : "<b>face</b>";
-        const several = mesh.triangles[f] > 1 ? `<br>${corners.length} corners, read as ${mesh.triangles[f]} triangles` : "";
-        const atoms = corners.map((v) => `${mesh.symbols[mesh.vertices[v][0]]} (${fractions[v].map(number).join(", ")})`);
-        const text = `${share}${several}<br>area ${mesh.area[f].toFixed(2)} Å²<br>${atoms.join("<br>")}`;
-        for (let c = 2; c < corners.length; c++) {
-          i.push(corners[0]); j.push(corners[c - 1]); k.push(corners[c]);
-          facecolor.push(mesh.share ? colour(shown, mesh.share[f]) : shown.plain);
-          hovertext.push(text);
-        }
-      }
-      made.push({
-        type: "mesh3d", x: points.map((p) => p[0]), y: points.map((p) => p[1]), z: points.map((p) => p[2]),
-        i, j, k, facecolor, hovertext, hoverinfo: "text", lighting,
-        opacity: mesh.share ? shown.opacity[level] : shown.without, meta: level,
-      });
-    }
-
-    const edges = new Map(); // each with the highest level of its faces
-    mesh.faces.forEach((corners, f) => corners.forEach((v, n) => {
-      const w = corners[(n + 1) % corners.length], key = v < w ? `${v} ${w}` : `${w} ${v}`;
-      edges.set(key, [Math.max(mesh.level[f], edges.get(key)?.[0] ?? 0), points[v], points[w]]);
-    }));
-    for (let level = 0; level < shown.opacity.length; level++) {
-      const own = [...edges.values()].filter((e) => e[0] === level).map((e) => e.slice(1));
-      const opacity = mesh.share && !level ? 0.15 : 0.5;
-      if (own.length) made.push(segments(own, { meta: level, opacity, line: { color: "#3b4046", width: 1 } }));
-    }
-
-    const cube = [0, 1].flatMap((a) => [0, 1].flatMap((b) => [0, 1].map((c) => [a, b, c])));
-    const box = cube.flatMap((p) => [0, 1, 2].filter((d) => !p[d]).map((d) => {
-      const q = [...p];
-      q[d] = 1;
-      return [place(p, mesh.lattice), place(q, mesh.lattice)];
-    }));
-    made.push(segments(box, { line: { color: "#000", width: 3 } }));
-
-    const shapes = [ball(1), ball(2)], x = [], y = [], z = [], i = [], j = [], k = [], vertexcolor = [], hovertext = [];
-    points.forEach((p, v) => {
-      const symbol = mesh.symbols[mesh.vertices[v][0]], shape = shapes[mesh.inside[v]], start = x.length;
-      const radius = shown.elements[symbol].radius / (mesh.inside[v] ? 1 : shown.smaller);
-      const text = `<b>${symbol}</b> at ${fractions[v].map(number).join(", ")}<br>site ${mesh.vertices[v][0] + 1}` +
-        (mesh.inside[v] ? "" : "<br>outside of the cell");
-      for (const q of shape.points) {
-        x.push(p[0] + radius * q[0]); y.push(p[1] + radius * q[1]); z.push(p[2] + radius * q[2]);
-        vertexcolor.push(shown.elements[symbol].colour);
-        hovertext.push(text);
-      }
-      for (const [a, b, c] of shape.triangles) { i.push(start + a); j.push(start + c); k.push(start + b); }
-    });
-    made.push({
-      type: "mesh3d", x, y, z, i, j, k, vertexcolor, hovertext, hoverinfo: "text", flatshading: false,
-      lighting: { ambient: 0.55, diffuse: 0.7, specular: 0.25, roughness: 0.35, fresnel: 0.05 },
-      lightposition: { x: -4e4, y: 6e4, z: -1e5 }, // of the camera: left, up, behind the reader,
-    });
-    return made;
-  }
-
-  /** Ranges of the three axes around all that is drawn, and their lengths: true to scale. */
-  function axes(made) {
-    const hidden = { visible: false, showspikes: false };
-    const ranges = ["x", "y", "z"].map((d) => {
-      let low = Infinity, high = -Infinity;
-      for (const trace of made) {
-        for (const v of trace[d]) if (v !== null) { low = Math.min(low, v); high = Math.max(high, v); }
-      }
-      return [low, high];
-    });
-    const spans = ranges.map(([low, high]) => high - low);
-    const scale = Math.min(2.4 / Math.hypot(...spans), 1.9 / Math.max(...spans)); // fills the panel
-    const [x, y, z] = spans.map((span) => scale * span);
-    const [xaxis, yaxis, zaxis] = ranges.map((range) => ({ ...hidden, range }));
-    return { aspectmode: "manual", aspectratio: { x, y, z }, xaxis, yaxis, zaxis };
-  }
-
-  /** Draw a crystal's meshes into the page's viewer. */
-  function draw(shown) {
-    const panel = at(".viewer"), scenes = at(".scenes", panel), shares = shown.meshes.some((m) => m.share);
-    at(".elements", panel).replaceChildren(...Object.entries(shown.elements).map(([symbol, e]) =>
-      make("span", {}, make("i", { style: `background:${e.colour}` }), symbol)));
-    at(".scale", panel).replaceChildren(...(shares ? [
-      make("span", {}, "0"), make("span", { class: "ramp", style: `background:linear-gradient(90deg, ${shown.colours.join(",")})` }),
-      make("span", {}, `${shown.top.toFixed(1)} %`), make("span", { class: "middle" }, (shown.top / 4).toFixed(1)),
-      make("span", { class: "name" }, "of the max pooling's channels"),
-    ] : []));
-    const [azimuth, elevation] = shown.view.map((v) => (v * Math.PI) / 180);
-    const eye = [Math.cos(elevation) * Math.cos(azimuth), Math.cos(elevation) * Math.sin(azimuth), Math.sin(elevation)];
-    const camera = () => ({
-      eye: { x: 1.05 * eye[0], y: 1.05 * eye[1], z: 1.05 * eye[2] }, up: { x: 0, y: 0, z: 1 },
-      center: { x: 0, y: 0, z: 0 }, projection: { type: "orthographic" },
-    });
-    for (const old of scenes.querySelectorAll(".plot")) Plotly.purge(old);
-    const plots = shown.meshes.map((mesh) => {
-      const plot = make("div", { class: "plot", role: "img", "aria-label": `${mesh.title} of ${shown.formula}` });
-      const n = mesh.triangles.reduce((a, b) => a + b, 0);
-      const idle = mesh.share ? `, ${count(mesh.level.filter((l) => l).length)} with a share` : "";
-      scenes.append(make("figure", {}, make("figcaption", {}, make("b", {}, mesh.title), `: ${count(mesh.faces.length)} faces${idle}` +
-        (n > mesh.faces.length ? ` (${count(n)} triangles)` : "")), plot));
-      return [plot, traces(mesh, shown)];
-    });
-    while (scenes.children.length > plots.length) scenes.firstChild.remove();
-    for (const [plot, made] of plots) {
-      Plotly.newPlot(plot, made, {
-        font: { family: FONT, size: 13, color: INK }, margin: { l: 0, r: 0, t: 0, b: 0 }, showlegend: false,
-        hoverlabel: { font: { family: FONT, size: 13, color: INK }, bgcolor: "#fff", bordercolor: "#57606a", align: "left" },
-        scene: { ...axes(made), dragmode: "orbit", camera: camera() },
-      }, { ...CONFIG, displayModeBar: false });
-    }
-    const least = at(".least", panel), linked = at(".linked", panel);
-    least.max = shown.opacity.length - 1;
-    least.closest("label").hidden = !shares;
-    linked.closest("label").hidden = plots.length < 2;
-    const filter = () => {
-      const level = Number(least.value), share = shown.top * ((level - 1) / (shown.opacity.length - 1)) ** 2;
-      at(".above", panel).textContent = level === 0 ? "all" : `share above ${share.toFixed(1)} %`;
-      for (const [plot, made] of plots) {
-        const some = made.flatMap((t, n) => (t.meta === undefined ? [] : [n]));
-        Plotly.restyle(plot, { visible: some.map((n) => made[n].meta >= level) }, some);
-      }
-    };
-    least.oninput = filter;
-    if (!shares) least.value = 0;
-    filter();
-    plots.forEach(([plot]) => plot.on("plotly_relayouting", (change) => {
-      const moved = change["scene.camera"];
-      if (!moved || !linked.checked) return;
-      for (const [other] of plots) if (other !== plot) Plotly.relayout(other, { "scene.camera": moved });
-    }));
-    at(".reset", panel).onclick = () => plots.forEach(([plot]) => Plotly.relayout(plot, { "scene.camera": camera() }));
-    at(".caption", panel).textContent = "Drag to turn, scroll to zoom, point at a face or an atom to read what it is. " +
-      "Atoms outside of the cell (black) are small. " + (shares
-      ? "Colour and opacity of a face are its share of the max pooling: how many of the numbers that the network's head reads " +
-        "come from it; faces without a share (nearly clear) could be left out, and the prediction would be the same. A face with more than three corners is " +
-        "drawn once, with the shares of all the triangles that the network reads it as."
-      : "There is no network here to tell which faces decide.");
-    const table = at(".predictions", panel);
-    table.hidden = !shown.predictions.length;
-    table.tBodies[0].replaceChildren(...shown.predictions.map((p) => row([p.network, p.predicts, p.value, p.target ?? "–"], 4)));
-  }
-
-  function viewer() {
-    const select = at("#crystal"), known = summary().crystals;
-    select.append(...known.map((c) => make("option", { value: c.id }, `${c.formula} (${c.id}), ${c.group}`)));
-    let latest;
-    const show = async () => {
-      latest = select.value;
-      history.replaceState(null, "", `#${latest}`);
-      const shown = await load(`viewer/${latest}`);
-      if (shown.id === latest) draw(shown);
-    };
-    const come = () => {
-      if (known.some((c) => c.id === chosen())) select.value = chosen();
-      show();
-    };
-    select.addEventListener("change", show);
-    window.addEventListener("hashchange", come);
-    come();
-  }
-
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll("table.sortable").forEach(sortable);
-    const page = { parity, curves, experiments, viewer }[document.body.dataset.page];
+    const page = { parity, curves, runs, viewer: crystalmesh.viewer }[document.body.dataset.page];
     if (page) page();
   });
 
-  return { data, draw, unpack };
+  return { FONT, INK, CONFIG, data, load, unpack, make, at, count, plain, row, summary, chosen };
 })();

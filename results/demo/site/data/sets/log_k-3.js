@@ -1,1 +1,1 @@
-crystalmesh.data("sets/log_k-3",{"crystals":"wR6VvQkN3akR4N5LxXyTtR7BQnEuZ9CpXyR2C/SkBkjBrU5E2QzNwHoFkIjb","folds":[["0",30]],"targets":"ilqBqpiB06uBszoB6jqB2xqB01qB6rrB4+tBwxrBw7kBosmBwmmBo+pBqqjBm2tBugsB4jqB+tmB6/nBk9kBq0lBqnkB+9pB43pBisrBmvrBknnBs9jBstrB"});
+crystalmesh.data("sets/log_k-3",{"crystals":"wR6VvQkN3akR4N5LxXyTtR7BQnEuZ9CpXyR2C/SkBkjBrU5E2QzNwHoFkIjb","folds":[["0",30]],"true":"ilqBqpiB06uBszoB6jqB2xqB01qB6rrB4+tBwxrBw7kBosmBwmmBo+pBqqjBm2tBugsB4jqB+tmB6/nBk9kBq0lBqnkB+9pB43pBisrBmvrBknnBs9jBstrB"});

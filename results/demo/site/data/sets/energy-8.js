@@ -1,0 +1,1 @@
+crystalmesh.data("sets/energy-8",{"crystals":"GHcuBpCqCNE9BqBTX4Bdb6BvBiBtBgCtBRIQKKbR0BzBgBJRaENhBcpBkB","folds":[["0",40]],"true":"mt9Jm78KkuqLkrSywvK8vKuwqBs+qB4/8G0m7B293F03pG4xmCqqkG6ojIuu7B8ouKk85Cg6wGuzG+h6F616CqroK827Myg0Cg6wBox4F+1oCyvf+uvDo/4Dov2M8jkMkyhCq7/Cs33Bup4C0g7L8z8Ji+9M"});
