@@ -75,13 +75,16 @@ def test_a_checkpoint_that_is_not_published_keeps_its_checksum(
     """While nothing else of its run has changed; a published one must be there."""
     run = run_of(made, "log_k-mesh")
     path, book = made.checkpoint(run), made.results("demo") / "ledger.json"
+    monkeypatch.setattr(software, "ignored", lambda one: one == path)
+    ledger.build(made, "demo")
     before, place = book.read_bytes(), "checkpoints/log_k-mesh.safetensors"
+    assert place in files.read_json(book)["outputs"]
+    assert place not in files.read_json(book)["files"]
     path.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(software, "ignored", lambda one: False)  # noqa: ARG005
         with pytest.raises(CrystalmeshError, match=r"log_k-mesh.*missing"):
             ledger.build(made, "demo")
-    monkeypatch.setattr(software, "ignored", lambda one: one == path)
     ledger.build(made, "demo")
     assert book.read_bytes() == before
     # with another history nothing is known of it, and the ledger says nothing
