@@ -68,7 +68,7 @@ ROWS = [
         "time zone", "zone", "figures",
         Setting(environment={"TZ": "XXX-13:45"}), Setting(environment={"TZ": "UTC"}),
     ),
-    Row("clock: now, seconds later", "clock", "fetch", Setting()),
+    Row("clock: now, a day later", "clock", "fetch", Setting({"clock": "86400"})),
     Row("umask: 022, 077", "mask", "split", Setting({"umask": "077"}), Setting({"umask": "022"})),
     Row(
         "hash seed", "hashing", "split",
