@@ -13,13 +13,11 @@ from pathlib import Path
 from crystalmesh.config import engines, plan
 from crystalmesh.config.project import load
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.provenance import handover
 
 try:
     project = load(Path.cwd())
     if workflow.is_main_process:  # a cluster's job reads this file too, while others write
         plan.restamp(project.root)  # all of them now: Snakemake lists a folder once
-        handover.forget(project.root)
 except CrystalmeshError as error:
     sys.exit(f"error: {error}")
 params = project.params
@@ -79,9 +77,14 @@ wildcard_constraints:
     serving=one_of({project.serving} - {None}),
 
 
+def whole(study):
+    """What is asked for with a study: what it ends in, and that DVC knows of it."""
+    return [*last(study), *([f".crystalmesh/dvc/{study}"] if Path(".dvc").is_dir() else [])]
+
+
 rule all:
     input:
-        [last(study) for study in params.studies],
+        [whole(study) for study in params.studies],
 
 
 for target in params.studies:
@@ -90,7 +93,7 @@ for target in params.studies:
         name:
             target
         input:
-            last(target),
+            whole(target),
 
 
 include: "rules/data.smk"
@@ -98,17 +101,18 @@ include: "rules/run.smk"
 include: "rules/report.smk"
 
 
-def tell_dvc():
-    """After this run, `dvc repro` has nothing to do for what is up to date here."""
-    jobs = [job for job in workflow.dag.jobs if job.is_shell]
-    done = [job for job in jobs if workflow.dag.finished(job) or not workflow.dag.needrun(job)]
-    checked = "crystalmesh plan --check"  # a stage of DVC's; here `load` has looked at the plans
-    handover.record(project.root, {checked, *(job.shellcmd for job in done)})
+# After it, `dvc repro` has nothing to do for the study. Files stay what they are (no links into the
+# cache), for a new time would be a change to Snakemake.
+localrules:
+    dvc,
 
 
-onsuccess:
-    tell_dvc()
-
-
-onerror:
-    tell_dvc()
+rule dvc:
+    input:
+        lambda w: last(w.study),
+    output:
+        touch(".crystalmesh/dvc/{study}"),
+    threads: ALL  # DVC does one thing at a time
+    shell:
+        "dvc commit --quiet --force --no-relink --with-deps studies/{wildcards.study}/dvc.yaml ||"
+        " echo 'DVC was not told of this run (see above): it will run the stages again' >&2"
