@@ -68,6 +68,7 @@ def last(study):
 
 wildcard_constraints:
     dataset=one_of(params.datasets),
+    file=one_of(project.raw(name).name for name in params.raw),
     benchmark=one_of(params.benchmarks),
     split=one_of({name for splits in params.splits.values() for name in splits}),
     representation=one_of({name for own in params.features.values() for name in own}),
@@ -79,7 +80,7 @@ wildcard_constraints:
 
 def whole(study):
     """What is asked for with a study: what it ends in, and that DVC knows of it."""
-    return [*last(study), *([f".crystalmesh/dvc/{study}"] if Path(".dvc").is_dir() else [])]
+    return [*last(study), *([f"studies/{study}/dvc.lock"] if Path(".dvc").is_dir() else [])]
 
 
 rule all:
@@ -101,8 +102,9 @@ include: "rules/run.smk"
 include: "rules/report.smk"
 
 
-# After it, `dvc repro` has nothing to do for the study. Files stay what they are (no links into the
-# cache), for a new time would be a change to Snakemake.
+# After it, `dvc repro` has nothing to do for the study. The other way round, DVC writes its lock
+# whenever it has made something, and then this rule has nothing to do. Files stay what they are (no
+# links into the cache), for a new time would be a change to Snakemake.
 localrules:
     dvc,
 
@@ -111,8 +113,9 @@ rule dvc:
     input:
         lambda w: last(w.study),
     output:
-        touch(".crystalmesh/dvc/{study}"),
+        update("studies/{study}/dvc.lock"),
     threads: ALL  # DVC does one thing at a time
     shell:
         "dvc commit --quiet --force --no-relink --with-deps studies/{wildcards.study}/dvc.yaml ||"
-        " echo 'DVC was not told of this run (see above): it will run the stages again' >&2"
+        " echo 'DVC was not told of this run (see above): it will run the stages again' >&2;"
+        " touch {output}"

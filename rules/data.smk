@@ -2,32 +2,36 @@
 
 
 CRYSTALS = [f"data/crystals/{{dataset}}/{name}" for name in engines.CRYSTALS]
+RAW = {project.raw(name).name: name for name in params.raw}  # by file name
+
+
+def raw_of_dataset(w):
+    """Its raw file, and the table that it joins, if it does."""
+    found = [project.relative(one) for one in project.raws(w.dataset)]
+    return found if found[1:] else [*found, plan.NONE]
+
+
+def raw_of_benchmark(w):
+    return project.relative(project.raw(w.benchmark))
 
 
 rule fetch:
     input:
-        settings("datasets.{dataset}.raw"),
+        lambda w: settings(f"raw.{RAW[w.file]}.digest")(w),
     output:
-        "data/raw/{dataset}.json.gz",
+        "data/raw/{file}",
+    params:
+        name=lambda w: RAW[w.file],
     threads: ALL
     priority: 1  # takes all cores: first, or cores lie idle while one long training ends
     shell:
-        "crystalmesh fetch {wildcards.dataset}"
-
-
-rule fetch_benchmark:
-    input:
-        settings("benchmarks.{benchmark}.raw"),
-    output:
-        "data/raw/{benchmark}.csv.gz",
-    shell:
-        "crystalmesh fetch {wildcards.benchmark}"
+        "crystalmesh fetch {params.name}"
 
 
 rule crystals:
     input:
-        "data/raw/{dataset}.json.gz",
-        settings("datasets.{dataset}.crystals"),
+        raw_of_dataset,
+        settings("datasets.{dataset}.digest"),
     output:
         CRYSTALS,
     threads: ALL
@@ -48,9 +52,9 @@ rule split:
 
 rule folds:
     input:
-        "data/raw/{benchmark}.csv.gz",
+        raw_of_benchmark,
         CRYSTALS,
-        settings("benchmarks.{benchmark}.folds"),
+        settings("benchmarks.{benchmark}.digest"),
     output:
         "data/splits/{dataset}/{benchmark}.json",
     shell:
@@ -59,8 +63,8 @@ rule folds:
 
 rule published:
     input:
-        "data/raw/{benchmark}.csv.gz",
-        settings("benchmarks.{benchmark}.folds"),
+        raw_of_benchmark,
+        settings("benchmarks.{benchmark}.digest"),
     output:
         "results/benchmarks/{benchmark}.json",
     shell:

@@ -52,17 +52,17 @@ TARGET, SPLIT = place("targets", "log_k"), place("splits", "tiny", "60-20-20")
         (TARGET, {"title": "another"}, {REPORT}),
         (TARGET, {"range": [0.1, 10.0]}, {
             "demo.log_k-cgcnn", "demo.log_k-mesh", REPORT,
-            "datasets.tiny.crystals", "splits.tiny-60-20-20.digest",
+            "datasets.tiny.digest", "splits.tiny-60-20-20.digest",
         }),
         (SPLIT, {"seed": 1}, {"splits.tiny-60-20-20.digest", REPORT}),
         (place("representations", "graph", "cgcnn"), {"cutoff": 7.0},
          CGCNN | {"features.tiny-graph_cgcnn.digest", REPORT}),
         (place("features", "tiny", "graph.cgcnn"), {"split": "60-20-20", "sizes": {"log_k": 9}},
          {"features.tiny-graph_cgcnn.digest"}),
-        (place("validation"), {"symprec": 0.1}, {"datasets.tiny.crystals", REPORT}),
+        (place("validation"), {"symprec": 0.1}, {"datasets.tiny.digest", REPORT}),
         (place("datasets", "tiny"), {"title": "another", "source": "another"}, {REPORT}),
         (SPLIT, {"title": "another"}, {REPORT}),
-        (place("datasets", "tiny"), {"url": "https://x.org"}, {"datasets.tiny.raw", REPORT}),
+        (place("datasets", "tiny"), {"url": "https://x.org"}, {"raw.tiny.digest", REPORT}),
         (place("studies", "demo"), {"title": "another"}, {REPORT}),
         (place("studies", "demo"), {"numerics": "portable"}, RUNS | {REPORT}),
         (place("studies", "demo", "report"), {"embeddings": ["log_k-mesh"]}, {REPORT}),
@@ -77,7 +77,7 @@ def test_a_digest_changes_with_what_it_should(
 ) -> None:
     before = digests(tmp_path, tree)
     assert set(before) == RUNS | FEATURES | {
-        REPORT, "demo.stability", "datasets.tiny.raw", "datasets.tiny.crystals",
+        REPORT, "demo.stability", "raw.tiny.digest", "datasets.tiny.digest",
         "splits.tiny-60-20-20.digest",
     }  # fmt: skip
     block(tree).update(change)

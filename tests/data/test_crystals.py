@@ -344,5 +344,5 @@ def test_large_cells_are_measured_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_rules_cover_every_label(declare: Declare) -> None:
-    rules = validation.Rules.of(declare(b"").params, mpjson.LABELS)
+    rules = validation.Rules.of(declare(b"").params, "tiny", mpjson.LABELS)
     assert {scope.label for scope in rules.scopes} == {*mpjson.LABELS, "space_group"}

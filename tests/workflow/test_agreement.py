@@ -32,8 +32,8 @@ def in_snakefile(root: Path, *more: str) -> set[Stage]:
     stages = set()
     for block in re.split(r"\n(?:local)?rule ", ended.stdout)[1:]:
         lines = dict(re.findall(r"^(?:    )?(input|output|Shell command): (.*)$", block, re.M))
-        if "output" not in lines:
-            continue  # a target without a command
+        if "output" not in lines or "dvc commit" in lines["Shell command"]:
+            continue  # a target without a command; what DVC is told
         inputs = [path for path in lines.get("input", "").split(", ") if path]
         keys = {path.removeprefix(SETTINGS) for path in inputs if path.startswith(SETTINGS)}
         stages.add(

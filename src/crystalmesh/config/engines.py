@@ -137,7 +137,7 @@ def _ledger(project: Project, study: str, made: list[str]) -> Stage:
     if study == project.serving:
         files += [project.relative(project.calibration(*one)) for one in project.served()]
     for name in {run.dataset: None for run in own.runs.values()}:
-        files += [project.relative(project.raw(name)), *_crystals(name)]
+        files += [*map(project.relative, project.raws(name)), *_crystals(name)]
     files += _splits(project, study)
     used = {(run.dataset, run.representation): None for run in own.runs.values()}
     files += [project.relative(project.features(*one)) for one in used]

@@ -113,16 +113,24 @@ def of_study(project: Project, name: str) -> dict[str, Any]:
 
 
 def of_data(project: Project) -> dict[str, Any]:
-    """The plan of the data: datasets, benchmarks, splits and features."""
+    """The plan of the data: raw files, datasets, benchmarks, splits and features."""
     p = project.params
-    targets = {name: dump(target) | {"title": ""} for name, target in p.targets.items()}
     relative = project.relative
+
+    def targets(dataset: str) -> dict[str, Any]:
+        return {name: dump(one) | {"title": ""} for name, one in p.targets_of(dataset).items()}
+
     return {
         "sources": sources(project.root, None),
+        "raw": {
+            name: {"path": relative(project.raw(name)), "digest": digest(_bare(one))}
+            for name, one in p.raw.items()
+        },
         "datasets": {
             name: {
-                "raw": digest(_bare(one)),
-                "crystals": digest(_read(one), dump(p.validation), targets),
+                "raw": relative(project.raw(name)),
+                "join": next((relative(project.raw(table)) for table in one.join), NONE),
+                "digest": digest(_read(one), dump(p.validation), targets(name)),
             }
             for name, one in p.datasets.items()
             if not one.catalogue
@@ -130,9 +138,8 @@ def of_data(project: Project) -> dict[str, Any]:
         "benchmarks": {
             name: {
                 "dataset": one.dataset,
-                "target": one.target,
-                "raw": digest(_bare(one)),
-                "folds": digest(one.dataset, one.target, targets),
+                "raw": relative(project.raw(name)),
+                "digest": digest(one.dataset, one.target, targets(one.dataset)),
             }
             for name, one in p.benchmarks.items()
         },
@@ -140,7 +147,7 @@ def of_data(project: Project) -> dict[str, Any]:
             f"{dataset}-{name}": {
                 "dataset": dataset,
                 "split": name,
-                "digest": digest(_bare(one), targets),
+                "digest": digest(_bare(one), targets(dataset)),
             }
             for dataset, own in p.splits.items()
             for name, one in own.items()
@@ -273,11 +280,9 @@ def fresh(root: Path) -> Project:
 def digests(root: Path) -> Iterator[tuple[str, str]]:
     """Every digest of every plan, as (key, digest): what a stage depends on beside its files."""
     data = stored(root, None)
-    for block in ("datasets", "benchmarks", "splits", "features"):
+    for block in ("raw", "datasets", "benchmarks", "splits", "features"):
         for name, facts in data[block].items():
-            for key in ("raw", "crystals", "folds", "digest"):
-                if key in facts:
-                    yield f"{block}.{name}.{key}", facts[key]
+            yield f"{block}.{name}.digest", facts["digest"]
     for study in names(root):
         plan: Mapping[str, Any] = stored(root, study)
         for name, facts in plan["runs"].items():

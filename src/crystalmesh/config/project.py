@@ -53,6 +53,22 @@ class Params(Settings):
         study, _, name = reference.partition("/")
         return lookup(self.study(study).runs, name, f"run of study {study}")
 
+    @property
+    def raw(self) -> dict[str, Dataset | Benchmark]:
+        """What has a raw file: datasets and benchmarks, but for what is declared only."""
+        datasets = {name: one for name, one in self.datasets.items() if not one.catalogue}
+        return {**datasets, **self.benchmarks}
+
+    def targets_of(self, dataset: str) -> dict[str, Target]:
+        """The targets of a dataset: those of its splits (one that names none has all) and folds.
+
+        So a new target concerns only datasets that are to have it.
+        """
+        named = [split.targets or self.targets for split in self.splits.get(dataset, {}).values()]
+        named += [(one.target,) for one in self.benchmarks.values() if one.dataset == dataset]
+        kept = {name for names in named for name in names}
+        return {name: one for name, one in self.targets.items() if name in kept or not named}
+
     def shown(self, study: str) -> list[Run]:
         """The runs that a study's report shows: its own, and those of other studies."""
         one = self.study(study)
@@ -157,8 +173,12 @@ class Project:
         return self.root / "results" / study
 
     def raw(self, name: str) -> Path:
-        suffix = "csv.gz" if name in self.params.benchmarks else "json.gz"
-        return self.data / "raw" / f"{name}.{suffix}"
+        one = lookup(self.params.raw, name, "dataset or benchmark")
+        return self.data / "raw" / f"{name}.{one.suffix}"
+
+    def raws(self, dataset: str) -> list[Path]:
+        """The raw files that a dataset is made of: its own, and the table that it joins."""
+        return [self.raw(name) for name in (dataset, *self.params.datasets[dataset].join)]
 
     def crystals(self, dataset: str) -> Path:
         return self.data / "crystals" / dataset

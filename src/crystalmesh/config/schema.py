@@ -1,6 +1,6 @@
 """The blocks of the settings files as typed, frozen objects; none of them knows a model by name."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,8 +36,8 @@ class Dataset(Settings):
     only: dict[str, str] = Field(
         default={}, description="by name of such text, what it must say; other entries are rejected"
     )
-    join: dict[Key, dict[Key, str]] = Field(
-        default={}, description="by dataset (a table), further labels by id, and their names there"
+    join: Annotated[dict[Key, dict[Key, str]], Field(max_length=1)] = Field(
+        default={}, description="of a dataset (a table), further labels by id, and their names"
     )
     file: str | None = None
     url: str | None = None
@@ -46,6 +46,13 @@ class Dataset(Settings):
     catalogue: bool = Field(
         default=False, description="declared only: no study uses it, and no stage makes it"
     )
+
+    @property
+    def suffix(self) -> str:
+        """How the name of the raw file ends: json.gz, npz, ..."""
+        if self.file:
+            return self.file.rpartition("/")[2].partition(".")[2]
+        return {"mpjson": "json.gz"}.get(self.format, f"{self.format}.gz")
 
 
 class Benchmark(Settings):
@@ -57,6 +64,7 @@ class Benchmark(Settings):
     file: str | None = None
     url: str | None = None
     sha256: Sha256
+    suffix: ClassVar[str] = "csv.gz"
 
 
 class Validation(Settings):

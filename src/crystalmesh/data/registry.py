@@ -114,15 +114,12 @@ def progress() -> Progress:
 
 
 def _source(project: Project, name: str) -> Dataset | Benchmark:
-    params = project.params
-    if name in params.benchmarks:
-        return params.benchmarks[name]
-    dataset = lookup(params.datasets, name, "dataset or benchmark")
-    if dataset.catalogue:
+    declared = project.params.datasets.get(name)
+    if declared and declared.catalogue:
         raise CrystalmeshError(
             f"config: datasets.{name} is declared only; take out its `catalogue` to use it"
         )
-    return dataset
+    return lookup(project.params.raw, name, "dataset or benchmark")
 
 
 def _local(project: Project, name: str, source: Dataset | Benchmark) -> Path | None:

@@ -156,7 +156,7 @@ def build(project: Project, dataset: str, name: str) -> None:
     if split.without:
         without = set(labelled(crystals, project.params.targets[split.without]))
     content: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for key, target in project.params.targets.items():
+    for key, target in project.params.targets_of(dataset).items():
         if split.targets is not None and key not in split.targets:
             continue
         dealt = project.params.targets[split.by] if split.by else target
@@ -215,9 +215,9 @@ def build_folds(project: Project, name: str) -> None:
             f"{project.raw(name)}: no crystal of dataset {benchmark.dataset} is among its mp_id"
         )
     content: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for key, target in project.params.targets.items():
+    for key, target in project.params.targets_of(benchmark.dataset).items():
         have = set(labelled(crystals, target))
-        if not have:  # a label of another dataset
+        if not have:
             continue
         content[key] = {}
         for fold in sorted(set(folds.values()), key=natural):

@@ -90,12 +90,13 @@ class Rules:
 
     @classmethod
     def of(
-        cls, params: Params, labels: Iterable[str] = (), only: Mapping[str, str] | None = None
+        cls, params: Params, dataset: str | None = None, labels: Iterable[str] = ()
     ) -> "Rules":
         """The rules for a dataset with these labels; without, those for structures alone."""
+        targets = params.targets_of(dataset) if dataset else {}
         scopes = [
             Scope(name, one.label, *one.range, one.transform == "log10", one.size or 1)
-            for name, one in sorted(params.targets.items())
+            for name, one in sorted(targets.items())
         ]
         # A label that no target uses must still be finite numbers.
         used = {scope.label for scope in scopes}
@@ -104,8 +105,8 @@ class Rules:
             for label in (*labels, SPACE_GROUP)
             if label not in used
         ]
-        checks = params.validation
-        return cls(checks.min_distance, checks.symprec, tuple(scopes), only or {})
+        checks, only = params.validation, params.datasets[dataset].only if dataset else {}
+        return cls(checks.min_distance, checks.symprec, tuple(scopes), only)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def build(project: Project, dataset: str, jobs: int) -> None:
         )
         columns = (*declared.columns, *declared.only)
         entries = (_with(chosen(entry, labels, columns), joined) for entry in raw)
-        rules = Rules.of(project.params, names, declared.only)
+        rules = Rules.of(project.params, dataset, names)
         checked = list(_alike(_unique(_check_all(entries, rules, jobs))))
     crystals = assemble(dataset, checked, declared.columns)
     rejections = [rejection for entry in checked for rejection in entry.rejections]

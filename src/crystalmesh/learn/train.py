@@ -188,7 +188,7 @@ def _inputs(project: Project, run: Run) -> dict[str, str]:
     """Checksums of what the run reads; an index holds those of its shards."""
     dataset = run.dataset
     paths = [
-        project.raw(dataset),
+        *project.raws(dataset),
         project.crystals(dataset) / "index.json",
         project.crystals(dataset) / "crystals.safetensors",
         project.split(dataset, run.split),
