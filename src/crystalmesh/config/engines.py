@@ -4,6 +4,7 @@ The Snakefile (rules/) and the dvc.yaml of each study hold the same stages; a te
 What a stage of a report reads is said once, here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crystalmesh.config.project import Project
@@ -74,21 +75,17 @@ def report(project: Project, study: str) -> dict[str, Stage]:
     crystals = [one for name in params.datasets_of(study) for one in _crystals(name)]
     data = [*crystals, *_splits(project, study)]
     read = [*data, *_features(project, study, shown.features)]
-    measured = ["benchmarks/models.json"]
     all_shown = dict.fromkeys([study, *studies(project, study)])
     stages: dict[str, Stage] = {}
     if shown.stability:
         stages["stability"] = Stage(_crystals(own.dataset), [], ["stability.json"])
     if shown.embeddings:
-        runs = [run for run in params.shown(study) if run.name in shown.embeddings]
-        files = [_of_run(run, "checkpoints") for run in runs]
-        files += _features(project, study, tuple({run.representation: None for run in runs}))
-        stages["embeddings"] = Stage([*files, *data], [], ["embeddings.json"])
+        stages["embeddings"] = _embeddings(project, study, shown.embeddings, data)
     extra = [f"{place}/{one.outputs[0]}" for one in stages.values()]
     scored = [project.relative(project.benchmark(name)) for name in params.benchmarks_of(study)]
     stages["tables"] = Stage(
         [
-            *read, *scored, *measured, "env/requirements.lock", "env/torch.txt",
+            *read, *scored, "benchmarks/models.json", "env/requirements.lock", "env/torch.txt",
             *_before(project, study), *_own(project, study, "tables.py"),
             *(one for name in all_shown for one in _own(project, name, "published.yaml")),
         ],
@@ -97,8 +94,8 @@ def report(project: Project, study: str) -> dict[str, Stage]:
     )  # fmt: skip
     stages["figures"] = Stage(
         [
-            *read, *measured, "benchmarks/representations.json", *extra, *_before(project, study),
-            *_own(project, study, "figures.py"),
+            *read, "benchmarks/models.json", "benchmarks/representations.json", *extra,
+            *_before(project, study), *_own(project, study, "figures.py"),
         ],
         ["predictions", "history", "cards", "metrics"],
         ["figures"],
@@ -128,6 +125,14 @@ def report(project: Project, study: str) -> dict[str, Stage]:
             ["site"],
         )
     return stages
+
+
+def _embeddings(project: Project, study: str, names: Sequence[str], data: list[str]) -> Stage:
+    """It reads the networks of the runs, not their predictions."""
+    runs = [run for run in project.params.shown(study) if run.name in names]
+    files = [_of_run(run, "checkpoints") for run in runs]
+    files += _features(project, study, tuple({run.representation: None for run in runs}))
+    return Stage([*files, *data], [], ["embeddings.json"])
 
 
 def _ledger(project: Project, study: str, made: list[str]) -> Stage:

@@ -89,9 +89,7 @@ class Rules:
     only: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, params: Params, dataset: str | None = None, labels: Iterable[str] = ()
-    ) -> "Rules":
+    def of(cls, params: Params, dataset: str | None = None, labels: Iterable[str] = ()) -> "Rules":
         """The rules for a dataset with these labels; without, those for structures alone."""
         targets = params.targets_of(dataset) if dataset else {}
         scopes = [

@@ -121,21 +121,41 @@ def fit(
     middle, spread = float(targets.mean()), float(targets.std()) or 1.0
     outputs = (targets - middle) / spread
     if config.estimator == "svr":
-        inputs = inputs.astype(np.float32).astype(np.float64)  # as the support is kept
-        machine = SVR(C=config.c, epsilon=config.epsilon, gamma=_gamma(config, features.shape[1]))
-        machine.fit(inputs, outputs)
-        return {
-            "mean": mean,
-            "inverse": inverse,
-            "support": inputs[machine.support_].astype(np.float32),
-            "dual": spread * machine.dual_coef_[0],
-            "intercept": middle + spread * machine.intercept_,
-        }
+        return {"mean": mean, "inverse": inverse, **_svr(config, inputs, outputs, middle, spread)}
     if config.estimator == "gaussian_process":
         own: Any = {name: getattr(config, name) for name in HYPERPARAMETERS[config.estimator]}
         found = gaussian_process.fit(inputs, outputs, gaussian_process.Settings(**own), seed)
         scales = {"middle": np.array([middle]), "spread": np.array([spread])}
         return {"mean": mean, "inverse": inverse, **scales, **found}
+    return {"mean": mean, **_line(config, inputs, outputs, inverse, middle, spread)}
+
+
+def _svr(
+    config: Settings,
+    inputs: Float[Floats, "n d"],
+    outputs: Float[Floats, " n"],
+    middle: float,
+    spread: float,
+) -> dict[str, NDArray[Any]]:
+    inputs = inputs.astype(np.float32).astype(np.float64)  # as the support is kept
+    machine = SVR(C=config.c, epsilon=config.epsilon, gamma=_gamma(config, inputs.shape[1]))
+    machine.fit(inputs, outputs)
+    return {
+        "support": inputs[machine.support_].astype(np.float32),
+        "dual": spread * machine.dual_coef_[0],
+        "intercept": middle + spread * machine.intercept_,
+    }
+
+
+def _line(
+    config: Settings,
+    inputs: Float[Floats, "n d"],
+    outputs: Float[Floats, " n"],
+    inverse: Float[Floats, " d"],
+    middle: float,
+    spread: float,
+) -> dict[str, NDArray[Any]]:
+    """Ridge, lasso or partial least squares."""
     line: Any
     if config.estimator == "ridge":
         line = Ridge(alpha=config.alpha, solver="cholesky")
@@ -145,7 +165,6 @@ def fit(
         line = PLSRegression(config.components, scale=False)
     line.fit(inputs, outputs)
     return {
-        "mean": mean,
         "coefficient": spread * inverse * line.coef_.ravel(),
         "intercept": np.array([middle + spread * float(np.ravel(line.intercept_)[0])]),
     }

@@ -92,42 +92,7 @@ def describe(
         for name, digest in ledger["data"].items()
     }
     for name, card in cards.items():
-        code, numerics = card["code"], card["numerics"]
-        program = crate.add(
-            _thing(
-                crate,
-                f"crystalmesh-{code['source'][:12]}",
-                "SoftwareApplication",
-                name="crystalmesh",
-                softwareVersion=code["version"],
-                identifier=code["commit"] or code["source"],
-                softwareRequirements=[
-                    f"{package} {version}" for package, version in numerics["packages"].items()
-                ],
-            )
-        )
-        action = crate.add(
-            _thing(
-                crate,
-                f"train-{name}",
-                "CreateAction",
-                name=f"training of {name}",
-                description=files.canonical_json(card["settings"]),
-                additionalProperty=[
-                    crate.add(
-                        _thing(crate, f"{name}-{key}", "PropertyValue", name=key, value=value)
-                    )
-                    for key, value in (
-                        ("numerics tier", numerics["tier"]),
-                        ("device", card["device"]),
-                        ("CPU", numerics["cpu"].get("model", "")),
-                        ("wall time, s", card["train_seconds"]),
-                        ("CPU time, s", card["cpu_seconds"]),
-                    )
-                ],
-            )
-        )
-        action["instrument"] = program
+        action = _training(crate, name, card)
         read = {place: place.removeprefix(f"results/{study}/") for place in card["data"]}
         action["object"] = [
             inputs[place] if place in inputs else known[inner]
@@ -141,6 +106,45 @@ def describe(
     graph["@graph"].sort(key=lambda entity: entity["@id"])
     result: dict[str, Any] = graph
     return result
+
+
+def _training(crate: ROCrate, name: str, card: dict[str, Any]) -> Any:
+    """The training of a run, and the program that did it."""
+    code, numerics = card["code"], card["numerics"]
+    program = crate.add(
+        _thing(
+            crate,
+            f"crystalmesh-{code['source'][:12]}",
+            "SoftwareApplication",
+            name="crystalmesh",
+            softwareVersion=code["version"],
+            identifier=code["commit"] or code["source"],
+            softwareRequirements=[
+                f"{package} {version}" for package, version in numerics["packages"].items()
+            ],
+        )
+    )
+    action = crate.add(
+        _thing(
+            crate,
+            f"train-{name}",
+            "CreateAction",
+            name=f"training of {name}",
+            description=files.canonical_json(card["settings"]),
+            additionalProperty=[
+                crate.add(_thing(crate, f"{name}-{key}", "PropertyValue", name=key, value=value))
+                for key, value in (
+                    ("numerics tier", numerics["tier"]),
+                    ("device", card["device"]),
+                    ("CPU", numerics["cpu"].get("model", "")),
+                    ("wall time, s", card["train_seconds"]),
+                    ("CPU time, s", card["cpu_seconds"]),
+                )
+            ],
+        )
+    )
+    action["instrument"] = program
+    return action
 
 
 def _file(path: Path, digest: str) -> str:

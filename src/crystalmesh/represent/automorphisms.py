@@ -230,8 +230,34 @@ def describe(
         raise CrystalmeshError("an operation of the complex is no rotation of a lattice") from error
     bits[np.arange(g), _KIND + kinds] = True
     axes = np.array([_axis(n) for n in rotations])  # [g, 3]; zero of identity and inversion
+    glides, pure = _alone(bits, rotations, translations, lattice, kinds, axes)
+    own = _axis_bits(bits, axes, kinds, rotations, glides)
+    parallel = _same_line(axes)
+    np.fill_diagonal(parallel, val=False)
+    bits[:, _SAME : _SAME + _OWN] = parallel @ own
+    for k, classes in glides.items():
+        for p in _along(k, classes, axes, rotations):
+            bits[k, _ALONG : _ALONG + _OWN] |= own[p]
+    _spans(bits, axes, kinds)
+    _meetings(bits, rotations, kinds, pure)
+    return bits
+
+
+def _alone(
+    bits: Bool[NDArray[np.bool_], "g b"],
+    rotations: Int[NDArray[np.int64], "g 3 3"],
+    translations: Float[NDArray[np.float64], "g 3"],
+    lattice: Float[NDArray[np.float64], "3 3"],
+    kinds: Int[NDArray[np.int64], " g"],
+    axes: Float[NDArray[np.float64], "g 3"],
+) -> tuple[dict[int, set[tuple[int, ...]]], dict[int, NDArray[np.float64]]]:
+    """Set in `bits` what each operation says alone: steps, screws, planes.
+
+    Returns:
+        The glides of each mirror, and the translations of each pure rotation.
+    """
     glides: dict[int, set[tuple[int, ...]]] = {}
-    pure: dict[int, NDArray[np.float64]] = {}  # translations of the pure rotations
+    pure: dict[int, NDArray[np.float64]] = {}
     for k, (n, w, kind) in enumerate(zip(rotations, translations, kinds.tolist(), strict=True)):
         if kind in (IDENTITY, INVERSION):
             continue
@@ -254,16 +280,7 @@ def describe(
             twice = np.round((w + shifts()) @ (np.eye(3) + n)).astype(int)
             glides[k] = set(map(tuple, (twice % 2).tolist()))
             bits[k, _PLANE] = (0, 0, 0) in glides[k]
-    own = _axis_bits(bits, axes, kinds, rotations, glides)
-    parallel = _same_line(axes)
-    np.fill_diagonal(parallel, val=False)
-    bits[:, _SAME : _SAME + _OWN] = parallel @ own
-    for k, classes in glides.items():
-        for p in _along(k, classes, axes, rotations):
-            bits[k, _ALONG : _ALONG + _OWN] |= own[p]
-    _spans(bits, axes, kinds)
-    _meetings(bits, rotations, kinds, pure)
-    return bits
+    return glides, pure
 
 
 @functools.cache

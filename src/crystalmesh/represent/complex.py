@@ -236,10 +236,17 @@ def describe(
         corners [k, 3] (face, and two edges that meet at a corner of it) and corners_angle [k];
         hinges [h, 2] (cell, edge) and hinges_angle [h], the dihedral angle inside the cell.
     """
+    return _parts(found, numbers, orbits) | _borders(found, orbits)
+
+
+def _parts(
+    found: Complex, numbers: Int[NDArray[Any], " n"], orbits: geometry.Orbits
+) -> dict[str, NDArray[Any]]:
+    """Of `describe` what has one row an orbit."""
     atom, edge, face, cell = orbits.atoms, orbits.edges, orbits.faces, orbits.cells
     r = edge.representative
     solid = geometry.solid_angles(found)[r].mean(axis=1)
-    result: dict[str, NDArray[Any]] = {
+    return {
         "numbers": numbers[atom.representative].astype(np.uint8),
         "atoms_many": atom.multiplicity.astype(np.int32),
         "atoms_size": _f32(geometry.voronoi_volumes(found)[atom.representative]),
@@ -259,6 +266,11 @@ def describe(
             np.stack([found.cell_volumes, found.cell_radii], 1)[cell.representative]
         ),
     }
+
+
+def _borders(found: Complex, orbits: geometry.Orbits) -> dict[str, NDArray[Any]]:
+    """Of `describe` what has one row a border."""
+    edge, face, cell = orbits.edges, orbits.faces, orbits.cells
     # Corners of the faces: each between the side that comes in and the side that goes out.
     of_face = np.repeat(np.arange(found.n_faces), np.diff(found.face_pointer))
     before, angle = geometry.corner_angles(found)
@@ -267,7 +279,7 @@ def describe(
     pairs = np.sort(np.stack([around[before], around], axis=1), axis=1)
     faces = face.label[of_face]
     rows, count, _ = _joined(np.stack([faces, around], axis=1)[chosen])
-    result |= {"sides": rows, "sides_count": count}
+    result: dict[str, NDArray[Any]] = {"sides": rows, "sides_count": count}
     rows, count, angles = _joined(np.column_stack([faces, pairs])[chosen], angle[chosen])
     result |= {"corners": rows, "corners_count": count, "corners_angle": _f32(angles)}
     of_cell = np.repeat(np.arange(found.n_cells), np.diff(found.cell_face_pointer))
