@@ -9,8 +9,8 @@ PYTHON_FILES := src tests benchmarks docs env studies  # not what a user puts be
 
 .PHONY: demo paper plan verify test test-emulated test-slurm docs lint audit hooks lock clean
 
-# A study with everything that it needs: results/<study>/paper.pdf. `demo` needs no raw files, `paper`
-# (the front report) all of them, and hours. Any other study, by either engine:
+# A study with everything that it needs: results/<study>/paper.pdf. `paper`, the front report, takes
+# hours. Any other study, by either engine:
 #   .venv/bin/snakemake --cores 2 STUDY
 #   .venv/bin/dvc repro studies/STUDY/dvc.yaml     (what Snakemake has made is up to date for DVC too)
 demo paper: $(READY)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from crystalmesh import files
 from crystalmesh.config.project import Project, find
 from crystalmesh.data import emt, registry, validation
 from crystalmesh.data.crystals import Crystals
@@ -82,6 +83,18 @@ def test_a_users_file_by_absolute_path_or_in_the_project(declare: Declare, tmp_p
         validation.build(project, name, 1)
         found.append(Crystals.load(project.crystals(name)))
     assert found[0].ids == found[1].ids == found[2].ids == ["mp-1", "mp-2", "mp-3"]
+
+
+def test_what_comes_with_the_repository_is_declared_and_whole() -> None:
+    project = find(Path(__file__))
+    declared = {one.file: one.sha256 for one in project.params.raw.values() if one.file}
+    folder = project.root / "data" / "source"
+    table = (folder / "README.md").read_text()
+    found = [path for path in folder.rglob("*.*") if path.name != "README.md"]
+    for path in found:
+        assert files.sha256(path) == declared[project.relative(path)], path
+        assert f"| `{path.relative_to(folder)}` |" in table
+    assert {project.relative(path) for path in found} == set(declared)
 
 
 def test_a_download_over_http(declare: Declare, served: tuple[str, Path]) -> None:
