@@ -304,6 +304,10 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Make nothing: hold the committed files to the ledger.")
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--next", metavar="MINUTES", help="Make runs again that were not verified."),
+    ] = None,
     cores: Annotated[
         int | None, typer.Option(min=1, help="Stages at once; default: all CPUs.")
     ] = None,
@@ -313,14 +317,22 @@ def verify(
     Prints every output with its stage and whether it is the same, by how much it differs, or is
     missing, and names the first stage at which a difference came in.
     """
-    if quick + from_checkpoints + from_predictions > 1 or (quick and only):
-        raise CrystalmeshError("--quick, --from-checkpoints and --from-predictions: give one alone")
+    modes = (quick, from_checkpoints, from_predictions, minutes is not None)
+    if sum(modes) > 1 or (only and (quick or minutes is not None)):
+        raise CrystalmeshError(
+            "--quick, --from-checkpoints, --from-predictions and --next: give one alone"
+        )
     project = _start(study, verifying=True)
     from crystalmesh.provenance import verify
 
     studies = verify.with_ledger(project) if study is None else [study]
     if not studies:
         raise CrystalmeshError("results/: no study has a ledger; make one first")
+    if minutes is not None:
+        from crystalmesh.provenance import verified
+
+        same = [verified.verify_next(project, one, minutes, cores or _jobs()) for one in studies]
+        raise typer.Exit(not all(same))
     given: verify.From | Literal["all"] = "raw"
     if quick:
         given = "all"

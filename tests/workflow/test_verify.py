@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crystalmesh.config import plan
-from crystalmesh.files import sha256
+from crystalmesh.files import read_csv, sha256
 from crystalmesh.provenance.difference import difference
 from tests.workflow.conftest import BIN, edit, run
 
@@ -234,3 +234,24 @@ def test_large_checkpoints_may_be_left_out_of_git(report: Path) -> None:
     # what was predicted with it is still held to its metrics
     digit(report / RESULTS / f"predictions/{RUN}/log_k.csv")
     assert "the predictions give other metrics" in verify(report, "--quick")[1]
+
+
+def test_runs_are_verified_one_after_the_other(report: Path) -> None:
+    """At least one a call; a run whose outputs differ is told, and waits for its next turn."""
+    path = report / RESULTS / "history" / "log_k-mesh.csv"
+    digit(path)
+    table = report / RESULTS / "verified.csv"
+    code, said = verify(report, "--next", "0")
+    assert code == 0, said
+    assert f"demo/{RUN}: 4 of 4 outputs equal" in said
+    (first,) = read_csv(table)
+    assert (first["run"], first["outputs"], first["equal"]) == (RUN, "4", "4")
+    code, said = verify(report, "--next", "60")
+    assert code == 1, said
+    assert f"demo/{RUN}: " not in said  # this one is done
+    assert "demo/log_k-mesh: 3 of 4 outputs equal" in said
+    assert [row["run"] for row in read_csv(table) if row["equal"] != "4"] == ["log_k-mesh"]
+    # by another arithmetic nothing is verified yet
+    table.write_text(table.read_text().replace(first["arithmetic"], "0" * 16))
+    code, said = verify(report, "--next", "0")
+    assert f"demo/{RUN}: 4 of 4 outputs equal" in said

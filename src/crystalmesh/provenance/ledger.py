@@ -18,6 +18,7 @@ from crystalmesh.provenance import software
 # Wall times and machines differ from one making to the next: these are kept, but never compared.
 NOT_COMPARED = (
     "cards", "ledger.json", "metrics.json", "ro-crate-metadata.json", "README.md", "site",
+    "verified.csv",
 )  # fmt: skip
 
 

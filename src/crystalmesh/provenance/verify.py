@@ -66,7 +66,7 @@ def quick(project: Project, study: str) -> list[Row]:
     with; metrics come from predictions; the checkpoint tell the settings of its run; the PDF come
     from tables and figures. Nothing is trained or predicted: see `rebuild`.
     """
-    published = _ledger(project, study)
+    published = read_ledger(project, study)
     rows = list(_settings(project, study, published))
     folder = project.results(study)
     for name, digest in published["outputs"].items():
@@ -100,7 +100,7 @@ def rebuild(
         CrystalmeshError: no ledger; nothing matches `only`; what is given is not the ledger's.
     """
     folder = project.scratch / "verify" / "-".join(studies)[:80]
-    _clean(project, folder)
+    clean(project, folder)
     expected: dict[str, dict[str, str]] = {}
     brought: set[str] = set()
     for study in project.params.studies:
@@ -113,10 +113,10 @@ def rebuild(
         chosen |= {name for name in own if _chosen(name, place, only)}
     if not chosen:
         raise CrystalmeshError(f"verify: no output matches '{only}'; see `outputs` of the ledgers")
-    targets = {_target(name) for name in chosen - brought}
-    said = _snakemake(project, folder, sorted(targets), cores, given)
+    targets = {target(name) for name in chosen - brought}
+    said = snakemake(project, folder, sorted(targets), cores, given)
     rows = {
-        study: [*_settings(project, study, _ledger(project, study))]
+        study: [*_settings(project, study, read_ledger(project, study))]
         + [
             _row(project, folder, name, digest, brought)
             for name, digest in own.items()
@@ -132,7 +132,7 @@ def rebuild(
 
 def _expected(project: Project, study: str, given: From) -> dict[str, str]:
     """What is to come out, with its checksum."""
-    published, place = _ledger(project, study), project.relative(project.results(study))
+    published, place = read_ledger(project, study), project.relative(project.results(study))
     own = {f"{place}/{name}": digest for name, digest in published["outputs"].items()}
     if given == "predictions":
         return {name: digest for name, digest in own.items() if stage(name) in DRAWN}
@@ -147,12 +147,12 @@ def _chosen(name: str, place: str, only: str | None) -> bool:
 
 
 def _row(project: Project, folder: Path, place: str, digest: str, brought: set[str]) -> Row:
-    found = _compare(project, folder / place, place, digest)
+    found = compare(project, folder / place, place, digest)
     taken = " (taken as it is)" if found == SAME and place in brought else ""
     return Row(place, stage(place), found + taken)
 
 
-def _ledger(project: Project, study: str) -> dict[str, Any]:
+def read_ledger(project: Project, study: str) -> dict[str, Any]:
     project.params.study(study)  # an unknown name is told before a missing file
     path = project.results(study) / "ledger.json"
     published: Any = files.read_json(path)
@@ -249,7 +249,7 @@ def _consistent(project: Project, run: Run, listed: bool) -> Row:
         return row(f"missing: {' '.join(str(error).split()) or 'metrics.json has no record'}")
 
 
-def _clean(project: Project, folder: Path) -> None:
+def clean(project: Project, folder: Path) -> None:
     """An empty folder with the project's sources."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -280,7 +280,7 @@ def _bring(project: Project, study: str, folder: Path, kinds: Sequence[str]) -> 
     top = project.results(study)
     if not (top / "ledger.json").exists():
         return
-    published = _ledger(project, study)["outputs"]
+    published = read_ledger(project, study)["outputs"]
     runs = project.params.study(study).runs
     for path in map(project.checkpoint, runs.values()):
         if not path.exists() and not software.ignored(path):
@@ -303,7 +303,7 @@ def _bring(project: Project, study: str, folder: Path, kinds: Sequence[str]) -> 
             yield project.relative(path)
 
 
-def _target(place: str) -> str:
+def target(place: str) -> str:
     """What Snakemake is asked for, to have the file at `place`."""
     parts = place.split("/")
     if parts[0] == "results" and parts[2] in ("tables", "figures"):
@@ -313,14 +313,15 @@ def _target(place: str) -> str:
     return place
 
 
-def _snakemake(
+def snakemake(
     project: Project, folder: Path, targets: Sequence[str], cores: int, given: From
 ) -> str:
     """Run the workflow in `folder`; what to say where it failed."""
     from crystalmesh.data import registry
 
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--keep-going", *targets]
-    command += ["--config", f"given={given}"]
+    if given != "raw":
+        command += ["--config", f"given={given}"]
     known = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
     log = folder / "verify.log"
     with log.open("wb") as stream:
@@ -340,7 +341,7 @@ def _snakemake(
     return f"{first} (all that was said: {log})"
 
 
-def _compare(project: Project, made: Path, place: str, digest: str) -> str:
+def compare(project: Project, made: Path, place: str, digest: str) -> str:
     """How the file that was made, and the committed one, agree with the ledger."""
     if wrong := _committed(project, place, digest) if place.startswith("results/") else "":
         return wrong
@@ -367,12 +368,12 @@ def _extra(project: Project, folder: Path, study: str, expected: set[str]) -> li
             continue
         found = "not in the ledger"
         if path.parent.name == "checkpoints" and path.stem in runs:
-            found = _as_before(project, runs[path.stem], path)
+            found = as_before(project, runs[path.stem], path)
         rows.append(Row(place, stage(place), found))
     return rows
 
 
-def _as_before(project: Project, run: Run, path: Path) -> str:
+def as_before(project: Project, run: Run, path: Path) -> str:
     """Whether a checkpoint that the ledger does not have is that of version 0.1."""
     known = legacy.checksum(project.root, run)
     if known is None:
@@ -390,7 +391,7 @@ def first(rows: Iterable[Row]) -> Row | None:
 
 def reasons(project: Project, study: str) -> list[str]:
     """What here is not as it was where the study was made: where bits may come from."""
-    published = _ledger(project, study)
+    published = read_ledger(project, study)
     runs, tier = published["runs"].values(), published["numerics"]
     here = numerics.describe(tier, "cpu")
     found = []
