@@ -28,6 +28,7 @@ TARGETS = USUAL | {
     "energy": {"title": "energy", "label": "energy", "unit": "eV", "range": [-100, 100]},
     "forces": {
         "title": "force", "label": "forces", "unit": "eV/Angstrom", "range": [-999, 999], "size": 3,
+        "level": "atom",
     },
     "dipole": {"title": "dipole", "label": "dipole", "unit": "D", "range": [-999, 999], "size": 3},
 }  # fmt: skip
