@@ -178,6 +178,31 @@ def test_a_bad_array_is_rejected_and_its_system_kept(
     assert [(r.scope, r.reason) for r in found.rejections] == [(scope, reason)]
 
 
+@pytest.mark.parametrize(
+    ("level", "kept", "reason"),
+    [
+        ("atom", {"forces", "either"}, {"dos": "wrong shape"}),
+        ("system", {"dos", "either"}, {"forces": "wrong shape"}),
+    ],
+)
+def test_a_target_says_whether_atoms_have_it(
+    level: Any, kept: set[str], reason: dict[str, str]
+) -> None:
+    """A row of as many numbers as there are sites may be of either."""
+    sizes = {"forces": 3, "dos": 4, "either": 1 if level == "atom" else 2}
+    scopes = [validation.Scope(n, n, -9, 9, False, k, level) for n, k in sizes.items()]
+    row = np.ones(2)
+    found = validation.check(
+        entry(
+            labels={"dos": [1, 2, 3, 4], "either": row}, atoms={"forces": FORCES, "either": row}
+        ),
+        validation.Rules(0.5, 0.01, tuple(scopes)),
+    )
+    assert {*found.labels, *found.atoms} == kept
+    assert set(found.atoms if level == "atom" else found.labels) == kept
+    assert {r.scope: r.reason for r in found.rejections} == reason
+
+
 def test_good_arrays_are_kept() -> None:
     values: dict[str, Any] = {
         "labels": {"dos": [1, 2, 3, 4]},

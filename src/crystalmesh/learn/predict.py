@@ -356,7 +356,8 @@ def of_head(
     net: nn.Module, head: Head, batches: Iterable[Mapping[str, Tensor]], *, double: bool = False
 ) -> tuple[Tensor, ...]:
     """Each target of a head on a network for crystals in batches: see `Head`, and `forward`."""
-    said = [[one.cpu() for one in head(net, batch)] for batch in _placed(net, batches, double)]
+    with torch.inference_mode():
+        said = [[one.cpu() for one in head(net, batch)] for batch in _placed(net, batches, double)]
     return tuple(torch.cat(each) for each in zip(*said, strict=True))
 
 
