@@ -59,7 +59,11 @@ def test_other_targets_and_runs_say_nothing_of_it(tmp_path: Path, tree: Tree) ->
         ("forces", {"gradient_of": "log_k"}, "log_k is not a number of the system as it is"),
         ("forces", {"gradient_of": "forces"}, "forces is not a number of the system"),
         ("forces", {"gradient_of": "dipole"}, "dipole is not a number of the system"),
-        ("charges", {"kind": "classification", "classes": 2}, "labels of atoms, and several numbers, have no classes"),
+        (
+            "charges",
+            {"kind": "classification", "classes": 2},
+            "labels of atoms, and several numbers, have no classes",
+        ),
         ("charges", {"transform": "log10"}, "have no classes, transform or `above`"),
         ("dipole", {"transform": "log10"}, r"targets.dipole.size: .* have no classes, transform"),
         ("dipole", {"above": 0.0}, "have no classes, transform or `above`"),
@@ -119,7 +123,7 @@ def test_vectors_of_systems_are_drawn_with_one_number_each(tmp_path: Path, force
     study["report"] = {"embeddings": ["both"]}
     write_project(tmp_path, forces)
     study["runs"]["both"] |= {"targets": ["dipole", "energy"]}
-    with pytest.raises(CrystalmeshError, match="report.embeddings: both: its first target is not"):
+    with pytest.raises(CrystalmeshError, match="both: its first target is not"):
         write_project(tmp_path, forces)
 
 

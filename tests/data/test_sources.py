@@ -232,7 +232,9 @@ def test_a_geometry_of_sgdml(put: Put) -> None:
     assert [entry.columns["split_01"] for entry in found[:5]] == [
         "train", "test", "train", "", "train",
     ]  # fmt: skip
-    dipoles = next(sources.read("sgdml", put(npz(D=np.ones((COUNT, 3))))))  # or charges: targets tell
+    dipoles = next(
+        sources.read("sgdml", put(npz(D=np.ones((COUNT, 3)))))
+    )  # or charges: targets tell
     both = chosen(dipoles, {"mu": ("D",)}, ())
     assert (both.labels["mu"].tolist(), both.atoms["mu"].tolist()) == ([1, 1, 1], [1, 1, 1])
     again = list(sources.read("sgdml", put(npz(600))))  # more than are read at once

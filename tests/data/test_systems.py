@@ -193,9 +193,7 @@ def test_a_target_says_whether_atoms_have_it(
     scopes = [validation.Scope(n, n, -9, 9, False, k, level) for n, k in sizes.items()]
     row = np.ones(2)
     found = validation.check(
-        entry(
-            labels={"dos": [1, 2, 3, 4], "either": row}, atoms={"forces": FORCES, "either": row}
-        ),
+        entry(labels={"dos": [1, 2, 3, 4], "either": row}, atoms={"forces": FORCES, "either": row}),
         validation.Rules(0.5, 0.01, tuple(scopes)),
     )
     assert {*found.labels, *found.atoms} == kept

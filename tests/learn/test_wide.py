@@ -18,8 +18,8 @@ from crystalmesh.inference.table import stream
 from crystalmesh.learn.batches import Batches, Sample
 from crystalmesh.learn.predict import Checkpoint, of_head
 from crystalmesh.models.heads import Head
-from crystalmesh.represent import store
 from crystalmesh.report import results
+from crystalmesh.represent import store
 from tests.conftest import TRAINING, TREE, Tree, run_of, write_project
 from tests.learn.conftest import fit, made, outputs
 from tests.learn.test_train import stopped_and_resumed
@@ -142,7 +142,8 @@ def test_labels_of_atoms_and_rows_of_numbers_are_read(project: Project) -> None:
     lacking = {crystals.ids[i] for i in np.flatnonzero(~crystals.known("charges"))}
     assert lacking == set(LACKING)
     sample = Sample.load(project, run_of(project, "members"))
-    for batch, labels, charges, spectra in Batches(sample, sample.train, 4, shuffle=(1,)):
+    for batch, labels, *wide in Batches(sample, sample.train, 4, shuffle=(1,)):
+        charges, spectra = wide
         assert charges.shape == (len(batch["numbers"]), 1)
         assert spectra.shape == (len(labels), 4)
         assert labels.isnan().all()

@@ -88,8 +88,8 @@ def test_settings_know_which_representations_have_a_row_for_each_site() -> None:
     frac = np.array([[0.25, 0.5, 0.5], [0, 0, 0], [0.75, 0.5, 0.5], [0.5, 0, 0]])
     doubled = Crystal("x", "X", np.diag([6.0, 3.0, 3.0]), np.array([17, 11, 17, 11]), frac)
     found = []
-    for name, settings in made.items():
-        maker = representation(name, settings)
+    for name, own in made.items():
+        maker = representation(name, own)
         batch = maker.collate([maker.build(doubled)])
         numbers = batch.get("numbers")
         if numbers is not None and numbers.tolist() == doubled.numbers.tolist():

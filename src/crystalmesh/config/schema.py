@@ -81,8 +81,8 @@ class Target(Settings):
     classes: int = 1
     size: Count | None = Field(
         default=None,
-        description="numbers of a system, or of each atom, if it is not one. A network gives them as"
-        " they are: those of a vector do not turn with the system, unless it is a gradient",
+        description="numbers of a system, or of each atom, if it is not one. Only those of a"
+        " gradient turn with the system",
     )
     level: Literal["atom"] | None = Field(
         default=None, description="atom: each atom has a label; without it, the system has one"

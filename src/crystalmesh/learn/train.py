@@ -161,7 +161,8 @@ class Shared:
             targets = [project.params.targets[one] for one in run.targets]
             if any(one.kind == "classification" or one.wide for one in targets):
                 raise CrystalmeshError(
-                    f"models.{run.model}.network.stacking: of single numbers of a system only"
+                    f"models.{run.model}.network.stacking: not of classes, nor of more than one"
+                    " number a system"
                 )
             # Not before the teachers have spoken: they ask processes of their own.
             sample, processes = stacked(sample, settings)
