@@ -247,6 +247,8 @@ def test_each_site_has_an_output_and_crystals_have_their_own(architecture: str) 
     batch = read(architecture, crystals, maker)
     whole, atoms = both(net, batch)
     assert torch.equal(whole, output(net, batch))
+    usual = output(net, named(architecture))  # from what it reads elsewhere
+    torch.testing.assert_close(whole, usual, rtol=0, atol=APART)
     assert atoms.shape == (sum(len(one.numbers) for one in crystals), 3)
     assert atoms.isfinite().all()
     alone = [both(net, read(architecture, [one], maker))[1] for one in crystals]

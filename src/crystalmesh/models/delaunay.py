@@ -333,7 +333,7 @@ class Network(nn.Module):
 
         Args:
             atoms, edges: means over the atoms and over the edges of a row.
-            batch: with `truss`, `described` and `said`, where they are read, for each row.
+            batch: with `truss` and `described`, where they are read, for each row.
         """
         if self.hidden is None:
             return atoms + edges
@@ -363,11 +363,11 @@ class Network(nn.Module):
         """
         b = self.weighted(batch)
         atoms, edges = self._parts(b)
-        ends = torch.cat([*b["edges_ends"].t()])  # [2e]
+        ends = b["edges_ends"].t().flatten()  # [2e]
         total = b["w_ends"].new_zeros(len(atoms)).index_add_(0, ends, b["w_ends"])
         around = summed(edges.repeat(2, 1), b["w_ends"] / total[ends], ends, len(atoms))
-        whole = {key: batch[key] for key in ("truss", "described", "said") if key in batch}
-        own = {key: value.index_select(0, b["of_atoms"]) for key, value in whole.items()}
+        known = [key for key in ("truss", "described") if key in batch]
+        own = {key: batch[key].index_select(0, b["of_atoms"]) for key in known}
         crystals = self._read(*self._means(atoms, edges, b), batch)
         return self.out(crystals), self.out(self._read(atoms, around, own))
 
