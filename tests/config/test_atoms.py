@@ -19,6 +19,11 @@ def forces(tree: Tree) -> Tree:
     """With a run that learns energies and forces."""
     tree["targets"] |= {"energy": ENERGY, "forces": FORCES, "charges": CHARGES}
     tree["targets"]["dipole"] = ENERGY | {"label": "dipole", "size": 3}
+    tree["models"]["cgcnn"]["atoms"] = True
+    ridge = {"kind": "ridge", "strength": 1.0}
+    tree["models"]["ridge"] = {
+        "title": "ridge", "representation": "graph.cgcnn", "network": ridge,
+    }  # fmt: skip
     tree["representations"]["graph"]["atoms"] = {"cutoff": 4.0}
     tree["features"]["tiny"]["graph.atoms"] = {}
     run = {"model": "cgcnn", "representation": "graph.atoms", "split": "60-20-20"}
@@ -54,8 +59,15 @@ def test_other_targets_and_runs_say_nothing_of_it(tmp_path: Path, tree: Tree) ->
         ("forces", {"gradient_of": "log_k"}, "log_k is not a number of the system as it is"),
         ("forces", {"gradient_of": "forces"}, "forces is not a number of the system"),
         ("forces", {"gradient_of": "dipole"}, "dipole is not a number of the system"),
-        ("charges", {"kind": "classification", "classes": 2}, "of each atom has no classes"),
-        ("charges", {"transform": "log10"}, "of each atom has no classes or transform"),
+        (
+            "charges",
+            {"kind": "classification", "classes": 2},
+            "labels of atoms, and several numbers, have no classes",
+        ),
+        ("charges", {"transform": "log10"}, "have no classes, transform or `above`"),
+        ("dipole", {"transform": "log10"}, r"targets.dipole.size: .* have no classes, transform"),
+        ("dipole", {"above": 0.0}, "have no classes, transform or `above`"),
+        ("dipole", {"extensive": True}, "only a number of the system can be that"),
         ("charges", {"extensive": True}, "only a number of the system can be that"),
         ("log_k", {"extensive": True}, "only a number of the system can be that"),
     ],
@@ -72,8 +84,16 @@ def test_targets_that_make_no_sense(
     ("change", "message"),
     [
         ({"targets": ["forces"]}, "forces is the gradient of energy, which is not among them"),
-        ({"targets": ["charges"]}, "nothing learns this target yet"),
-        ({"targets": ["energy", "dipole"]}, "nothing learns this target yet"),
+        (
+            {"targets": ["charges"], "representation": "mesh.canonical"},
+            "charges is of each atom, and mesh.canonical has not one row for each; use complex",
+        ),
+        (
+            {"targets": ["charges"], "model": "mesh_release"},
+            "charges is of each atom, and mesh_release gives no numbers of atoms",
+        ),
+        ({"targets": ["charges"], "model": "ridge"}, "learns one number or class of a system"),
+        ({"targets": ["dipole"], "model": "ridge"}, "dipole: ridge is fitted in one step"),
         ({"representation": "graph.cgcnn"}, "which graph.cgcnn does not have; use graph.atoms"),
         ({"weights": {"log_k": 2.0}}, "weights: log_k is none of its `targets`"),
         ({"weights": {"forces": 0.0}}, "weights"),
@@ -88,9 +108,30 @@ def test_runs_that_cannot_learn_their_targets(
         write_project(tmp_path, forces)
 
 
-def test_such_a_network_is_not_offered_for_other_peoples_files(
-    tmp_path: Path, forces: Tree
-) -> None:
-    forces["studies"]["demo"]["serves"] = ["demo/both"]
-    with pytest.raises(CrystalmeshError, match="not of extensive targets, nor of those of each"):
+def test_of_such_networks_numbers_of_a_system_are_offered(tmp_path: Path, forces: Tree) -> None:
+    study = forces["studies"]["demo"]
+    study["serves"] = ["demo/both"]
+    project = write_project(tmp_path, forces)
+    assert project.served() == [(run_of(project, "both"), "energy")]
+    study["runs"]["both"] |= {"targets": ["charges", "dipole"]}
+    with pytest.raises(CrystalmeshError, match="demo/both: none of its targets is one number"):
+        write_project(tmp_path, forces)
+
+
+def test_vectors_of_systems_are_drawn_with_one_number_each(tmp_path: Path, forces: Tree) -> None:
+    study = forces["studies"]["demo"]
+    study["report"] = {"embeddings": ["both"]}
+    write_project(tmp_path, forces)
+    study["runs"]["both"] |= {"targets": ["dipole", "energy"]}
+    with pytest.raises(CrystalmeshError, match="both: its first target is not"):
+        write_project(tmp_path, forces)
+
+
+@pytest.mark.parametrize("targets", [["energy", "forces"], ["charges"], ["dipole"]])
+def test_they_teach_no_other(tmp_path: Path, forces: Tree, targets: list[str]) -> None:
+    runs = forces["studies"]["demo"]["runs"]
+    runs["both"]["targets"] = targets
+    teachers = {"run": "demo/both", "max_atoms": 3, "batch_size": 4, "weight": 0.5}
+    runs["pupil"] = runs["both"] | {"distillation": teachers}
+    with pytest.raises(CrystalmeshError, match="distillation: not of gradients and other targets"):
         write_project(tmp_path, forces)

@@ -232,6 +232,11 @@ def test_a_geometry_of_sgdml(put: Put) -> None:
     assert [entry.columns["split_01"] for entry in found[:5]] == [
         "train", "test", "train", "", "train",
     ]  # fmt: skip
+    dipoles = next(
+        sources.read("sgdml", put(npz(D=np.ones((COUNT, 3)))))
+    )  # or charges: targets tell
+    both = chosen(dipoles, {"mu": ("D",)}, ())
+    assert (both.labels["mu"].tolist(), both.atoms["mu"].tolist()) == ([1, 1, 1], [1, 1, 1])
     again = list(sources.read("sgdml", put(npz(600))))  # more than are read at once
     assert [entry.labels["E"] for entry in again] == [-k / 8 for k in range(600)]
 
@@ -261,6 +266,8 @@ def test_a_row_of_a_table(put: Put) -> None:
     assert (found[1].labels["gap"], found[1].labels["gap.1"]) == (0.125, 1.0)
     assert chosen(found[1], {"gap": ("gap.1",)}, ("smiles",)).columns == {"smiles": "CC"}
     assert [entry.id for entry in sources.read("table", put(table(2)))] == ["0", "1"]
+    (several,) = sources.read("table", put("a,b\n1 2.5 -3,1 b\n"))
+    assert several.labels == {"a": [1.0, 2.5, -3.0], "b": "1 b"}
 
 
 @pytest.mark.parametrize(

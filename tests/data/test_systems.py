@@ -28,6 +28,7 @@ TARGETS = USUAL | {
     "energy": {"title": "energy", "label": "energy", "unit": "eV", "range": [-100, 100]},
     "forces": {
         "title": "force", "label": "forces", "unit": "eV/Angstrom", "range": [-999, 999], "size": 3,
+        "level": "atom",
     },
     "dipole": {"title": "dipole", "label": "dipole", "unit": "D", "range": [-999, 999], "size": 3},
 }  # fmt: skip
@@ -175,6 +176,29 @@ def test_a_bad_array_is_rejected_and_its_system_kept(
     assert found.crystal is not None
     assert (found.labels, found.atoms) == ({}, {})
     assert [(r.scope, r.reason) for r in found.rejections] == [(scope, reason)]
+
+
+@pytest.mark.parametrize(
+    ("level", "kept", "reason"),
+    [
+        ("atom", {"forces", "either"}, {"dos": "wrong shape"}),
+        ("system", {"dos", "either"}, {"forces": "wrong shape"}),
+    ],
+)
+def test_a_target_says_whether_atoms_have_it(
+    level: Any, kept: set[str], reason: dict[str, str]
+) -> None:
+    """A row of as many numbers as there are sites may be of either."""
+    sizes = {"forces": 3, "dos": 4, "either": 1 if level == "atom" else 2}
+    scopes = [validation.Scope(n, n, -9, 9, False, k, level) for n, k in sizes.items()]
+    row = np.ones(2)
+    found = validation.check(
+        entry(labels={"dos": [1, 2, 3, 4], "either": row}, atoms={"forces": FORCES, "either": row}),
+        validation.Rules(0.5, 0.01, tuple(scopes)),
+    )
+    assert {*found.labels, *found.atoms} == kept
+    assert set(found.atoms if level == "atom" else found.labels) == kept
+    assert {r.scope: r.reason for r in found.rejections} == reason
 
 
 def test_good_arrays_are_kept() -> None:

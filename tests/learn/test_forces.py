@@ -116,7 +116,7 @@ def test_labels_of_atoms_stand_beside_those_of_systems(project: Project) -> None
         seen += len(forces)
     rows = [crystals.position(one) for one in sample.train.ids]
     assert seen == sum(np.diff(crystals.pointer)[rows])
-    for one, known in zip(sample.train.ids, sample.train.atoms[1], strict=True):
+    for one, known in zip(sample.train.ids, sample.train.wide[1], strict=True):
         row = crystals.position(one)
         own = crystals.atom_labels["forces"][crystals.pointer[row] : crystals.pointer[row + 1]]
         np.testing.assert_array_equal(known, own)

@@ -75,8 +75,8 @@ def test_the_loss_is_the_mean_of_both_each_over_the_crystals_that_have_it(two: P
 
 def test_moments_of_labels_that_none_or_all_equal_have() -> None:
     labels = np.array([[1.0, math.nan, 3.0], [3.0, math.nan, 3.0]])
-    assert moments(labels, first=True) == [(2.0, 1.0), (0.0, 1.0), (3.0, 1.0)]
-    assert moments(labels, first=False)[0] == (0.0, 1.0)
+    assert moments(list(labels.T), first=True) == [(2.0, 1.0), (0.0, 1.0), (3.0, 1.0)]
+    assert moments(list(labels.T), first=False)[0] == (0.0, 1.0)
 
 
 def test_a_second_target_is_not_tested_on_crystals_that_are_learned(

@@ -62,7 +62,8 @@ def test_best_epoch_is_what_is_kept(ready: Project) -> None:
     assert note["best_epoch"] == 1 + int(np.argmin(history))
     sample = Sample.load(ready, run)
     net = Checkpoint.load(ready, run).network(ready, "")
-    values = finished(forward(net, inputs(sample, sample.val)), note, ready, run, run.target)
+    outputs, sizes = forward(net, inputs(sample, sample.val)), sample.val.sizes
+    values = finished(outputs, sizes, note, ready, run, run.target)
     errors = np.abs(values - sample.val.targets)
     assert errors.mean() == pytest.approx(min(history), rel=1e-6)
 

@@ -28,6 +28,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from crystalmesh import models
 from crystalmesh.config import project
+from crystalmesh.config.check import WITH_SITES
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.represent import Representation, representation
 from tests.represent.prototypes import DIAMOND, PEROVSKITE
@@ -95,9 +96,22 @@ def used(architecture: str) -> tuple[dict[str, Any], Representation]:
     raise AssertionError(f"config/models: no model uses the architecture '{architecture}'")
 
 
-def read(architecture: str, crystals: Sequence[Crystal]) -> Batch:
+@cache
+def sited(architecture: str) -> Representation:
+    """What it reads that has a row for each site: of a model in config/models, or of its kind."""
+    params = project.load(ROOT).params
+    own = [one.representation for one in params.models.values() if one.architecture == architecture]
+    kinds = {name.partition(".")[0]: params.representation(name) for name in own}
+    near = [name for name in WITH_SITES if name.partition(".")[0] in kinds]
+    name = next(one for one in (*own, *near) if one in WITH_SITES)
+    return representation(name, kinds[name.partition(".")[0]])
+
+
+def read(
+    architecture: str, crystals: Sequence[Crystal], maker: Representation | None = None
+) -> Batch:
     """The crystals as the network reads them, in double precision."""
-    maker = used(architecture)[1]
+    maker = maker or used(architecture)[1]
     batch = maker.collate([maker.build(one) for one in crystals])
     return {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
 
@@ -202,6 +216,60 @@ def test_the_output_is_of_the_crystal_and_not_of_its_description(architecture: s
     declared = set(getattr(module_of(architecture), "NOT_INVARIANT", ()))
     assert {kind for kind, gap in gaps.items() if gap > SAME} == declared, gaps
     assert all(gaps[kind] > APART for kind in declared), gaps
+
+
+@every
+def test_numbers_of_atoms_are_declared(architecture: str) -> None:
+    """In config/models, where the check of settings reads it: `atoms: true`, or not."""
+    params = project.load(ROOT).params
+    said = {one.atoms for one in params.models.values() if one.architecture == architecture}
+    assert said == {hasattr(module_of(architecture).Network, "with_atoms")}
+
+
+of_atoms = pytest.mark.parametrize(
+    "architecture",
+    [name for name in architectures() if hasattr(module_of(name).Network, "with_atoms")],
+)
+
+
+def both(net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Outputs for crystals, and for their atoms."""
+    with torch.no_grad():
+        crystals, atoms = net.with_atoms(batch)  # type: ignore[operator]
+    return crystals, atoms
+
+
+@of_atoms
+def test_each_site_has_an_output_and_crystals_have_their_own(architecture: str) -> None:
+    """In the order of the sites; a crystal's is the same whether or not atoms are asked for."""
+    net, maker = seen(architecture, 3), sited(architecture)
+    crystals, rng = list(CRYSTALS.values()), np.random.default_rng(0)
+    batch = read(architecture, crystals, maker)
+    whole, atoms = both(net, batch)
+    assert torch.equal(whole, output(net, batch))
+    usual = output(net, named(architecture))  # from what it reads elsewhere
+    torch.testing.assert_close(whole, usual, rtol=0, atol=APART)
+    assert atoms.shape == (sum(len(one.numbers) for one in crystals), 3)
+    assert atoms.isfinite().all()
+    alone = [both(net, read(architecture, [one], maker))[1] for one in crystals]
+    torch.testing.assert_close(atoms, torch.cat(alone), rtol=0, atol=1e-9)
+    declared = set(getattr(module_of(architecture), "NOT_INVARIANT", ()))
+    for one, expected in zip(crystals, alone, strict=True):
+        order = rng.permutation(len(one.numbers))
+        mixed = crystal(one.lattice, one.numbers[order], one.frac[order])
+        others = described_otherwise(one, rng) | {"sites": mixed}
+        for kind in set(others) - declared:
+            found = both(net, read(architecture, [others[kind]], maker))[1]
+            wanted = expected[torch.from_numpy(order)] if kind == "sites" else expected
+            torch.testing.assert_close(found, wanted, rtol=0, atol=SAME)
+
+
+@of_atoms
+def test_atoms_alone_teach_every_weight(architecture: str) -> None:
+    net = seen(architecture, 2).train()
+    batch = read(architecture, list(CRYSTALS.values()), sited(architecture))
+    net.with_atoms(batch)[1].square().sum().backward()  # type: ignore[operator]
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
 @every

@@ -300,5 +300,5 @@ def test_unknown_settings_are_refused() -> None:
         Network({"widht": 8, "layers": 2}, 1)
     with pytest.raises(CrystalmeshError, match="parts"):
         Network(SMALL | {"parts": "volumes"}, 1)
-    assert set(VARIANTS) == {"reduced", "full", "nearest", "elastic", "described"}
+    assert set(VARIANTS) == {"reduced", "full", "sites", "nearest", "elastic", "described"}
     assert VARIANTS["reduced"](SETTINGS).collate is not None

@@ -167,3 +167,25 @@ def test_without_gradients_a_head_gives_the_columns_of_its_network() -> None:
     assert not head.gradients
     assert [one.shape for one in found] == [(2,), (2, 3), (2,)]
     assert torch.equal(torch.cat([found[0][:, None], found[1], found[2][:, None]], 1), outputs)
+
+
+def test_all_kinds_of_targets_stand_on_one_network() -> None:
+    """A number and several of the system, numbers of each atom, and a gradient: each its own."""
+    targets = {
+        "energy": ENERGY,
+        "charges": ENERGY | {"level": "atom"},
+        "forces": FORCES,
+        "spectrum": ENERGY | {"size": 4},
+        "pairs": ENERGY | {"level": "atom", "size": 2},
+    }
+    head = Head({name: Target.model_validate(one) for name, one in targets.items()})
+    own, batch = net(8), batch_of(SYSTEMS)
+    energies, charges, forces, spectra, pairs = head(own, batch)
+    systems, atoms = own.with_atoms(batch)  # type: ignore[operator]
+    torch.testing.assert_close(energies, systems[:, 0].detach())
+    torch.testing.assert_close(charges, atoms[:, 1:2].detach())
+    torch.testing.assert_close(spectra, systems[:, 2:6].detach())
+    torch.testing.assert_close(pairs, atoms[:, 6:].detach())
+    torch.testing.assert_close(forces, HEAD(own, batch)[1])
+    without = head.columns(own(batch))  # as where only numbers of systems are asked for
+    assert [len(one) for one in without] == [5, 0, 0, 5, 0]

@@ -218,7 +218,8 @@ def test_show_with_a_network(project: Project, cif: str, tmp_path: Path) -> None
     network = project.params.run(f"{STUDY}/log_k-small-canonical")
     predictor = Predictor(project, network, known=None)
     maker = predictor.maker
-    value = float(predictor.members([maker.collate([maker.build(NACL)])])[0, 0])
+    batch, sizes = maker.collate([maker.build(NACL)]), np.array([len(NACL.numbers)])
+    value = float(predictor.members([batch], sizes)[0, 0])
     assert float(rows[1]["value"].split()[0].replace("−", "-")) == pytest.approx(value, abs=6e-4)
     assert picture.read_bytes().startswith(b"\x89PNG")
     before = page.read_bytes()

@@ -4,6 +4,7 @@
 
 import importlib
 import pkgutil
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmesh import represent
-from crystalmesh.config.check import WITH_POSITIONS
+from crystalmesh.config import project
+from crystalmesh.config.check import WITH_POSITIONS, WITH_SITES
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import Positions
+from crystalmesh.represent import Positions, representation
 from crystalmesh.represent.graph import Atoms
 from tests.represent.test_graph import random_crystal
 from tests.represent.test_graph_free import molecule
@@ -72,6 +74,27 @@ def test_settings_know_which_representations_have_positions() -> None:
         ]
     assert tuple(found) == WITH_POSITIONS
     assert isinstance(GRAPH, Positions)
+
+
+def test_settings_know_which_representations_have_a_row_for_each_site() -> None:
+    """Of a doubled cell in any order: not of the primitive or conventional one, nor of kinds."""
+    params = project.load(Path(__file__).parents[2]).params
+    made = {
+        f"{module}.{name}": settings
+        for module, variants in params.representations.items()
+        for name, settings in variants.items()
+    }
+    made["complex.sites"] = made["complex.full"]
+    frac = np.array([[0.25, 0.5, 0.5], [0, 0, 0], [0.75, 0.5, 0.5], [0.5, 0, 0]])
+    doubled = Crystal("x", "X", np.diag([6.0, 3.0, 3.0]), np.array([17, 11, 17, 11]), frac)
+    found = []
+    for name, own in made.items():
+        maker = representation(name, own)
+        batch = maker.collate([maker.build(doubled)])
+        numbers = batch.get("numbers")
+        if numbers is not None and numbers.tolist() == doubled.numbers.tolist():
+            found.append(name)
+    assert tuple(sorted(found)) == WITH_SITES
 
 
 def test_an_element_without_features_is_refused() -> None:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from crystalmesh.config.project import Params
 from crystalmesh.config.read import lookup
-from crystalmesh.config.schema import Run, Study, Target
+from crystalmesh.config.schema import Model, Run, Study, Target
 from crystalmesh.errors import CrystalmeshError
 
 AXES = 3  # numbers of a gradient with respect to a position
 # Representations whose batches hold positions: `represent.Positions` says the same, and a test.
 WITH_POSITIONS = ("graph.atoms",)
+# And those of which the rows of atoms are the sites of the system, in their order: see the test.
+WITH_SITES = ("complex.sites", "graph.atoms", "graph.cgcnn")
 
 
 def check(params: Params) -> None:
@@ -39,23 +41,23 @@ def check(params: Params) -> None:
 
 
 def _check_target(params: Params, name: str, target: Target) -> None:
-    """A gradient is of a number of the system; a label of each atom has no classes."""
+    """A gradient is of a number of the system; a wide target has no classes."""
     where = f"targets.{name}"
     plain = target.kind == "regression" and target.transform == "none" and target.above is None
-    if target.level and not plain:
-        raise CrystalmeshError(f"{where}.level: a label of each atom has no classes or transform")
-    if target.extensive and (target.level or not plain or (target.size or 1) > 1):
+    if target.wide and not plain:
+        key = "level" if target.level else "size"
+        raise CrystalmeshError(
+            f"{where}.{key}: labels of atoms, and several numbers, have no classes, transform or"
+            " `above`"
+        )
+    if target.extensive and (target.wide or not plain):
         raise CrystalmeshError(f"{where}.extensive: only a number of the system can be that")
     if target.gradient_of is None:
         return
     other = lookup(params.targets, target.gradient_of, f"target ({where}.gradient_of)")
     if target.level is None or target.size != AXES:
         raise CrystalmeshError(f"{where}.gradient_of: needs `level: atom` and `size: {AXES}`")
-    if (
-        (other.kind, other.transform, other.above) != ("regression", "none", None)
-        or other.level
-        or (other.size or 1) > 1
-    ):
+    if other.wide or (other.kind, other.transform, other.above) != ("regression", "none", None):
         raise CrystalmeshError(
             f"{where}.gradient_of: {target.gradient_of} is not a number of the system as it is"
         )
@@ -70,9 +72,10 @@ def _check_study(params: Params, name: str, study: Study) -> None:
         run = params.run(reference)
         if run.fold == "all" or params.models[run.model].training is None:
             raise CrystalmeshError(f"{where}: serves: {reference} is no network of one fold")
-        if any(params.targets[one].extensive or params.targets[one].level for one in run.targets):
+        if all(params.targets[one].wide for one in run.targets):
             raise CrystalmeshError(
-                f"{where}: serves: {reference}: not of extensive targets, nor of those of each atom"
+                f"{where}: serves: {reference}: none of its targets is one number or class of a"
+                " system, and others are not offered"
             )
     report = study.report
     if report is None:
@@ -81,7 +84,12 @@ def _check_study(params: Params, name: str, study: Study) -> None:
     if len(shown) < len(params.shown(name)):
         raise CrystalmeshError(f"{where}: report.also: two of the runs have one name")
     for one in report.embeddings:
-        lookup(shown, one, f"run ({where}: report.embeddings)")
+        run = lookup(shown, one, f"run ({where}: report.embeddings)")
+        if params.targets[run.target].wide:
+            raise CrystalmeshError(
+                f"{where}: report.embeddings: {one}: its first target is not one number or class of"
+                " a system"
+            )
     for ensemble in report.ensembles:
         for one, wanted in ensemble.runs.items():
             run = lookup(shown, one, f"run ({where}: report.ensembles)")
@@ -111,7 +119,7 @@ def _check_run(params: Params, where: str, run: Run) -> None:
     for name in run.weights or ():
         if name not in run.targets:
             raise CrystalmeshError(f"{where}.weights: {name} is none of its `targets`")
-    _check_atoms(params, where, run)
+    _check_wide(params, where, run)
     params.representation(run.representation)
     if run.representation not in params.features.get(run.dataset, {}):
         raise CrystalmeshError(
@@ -133,17 +141,19 @@ def _check_run(params: Params, where: str, run: Run) -> None:
         _check_distillation(params, f"{where}.distillation", run)
 
 
-def _check_atoms(params: Params, where: str, run: Run) -> None:
+def _check_wide(params: Params, where: str, run: Run) -> None:
     """Targets of each atom and of several numbers: what learns them, and from what."""
     model = params.models[run.model]
     for name in run.targets:
         target = params.targets[name]
+        if target.wide and model.training is None:
+            raise CrystalmeshError(
+                f"{where}.targets: {name}: {run.model} is fitted in one step, and learns one number"
+                " or class of a system only"
+            )
         if target.gradient_of is None:
-            if target.level or (target.size or 1) > 1:
-                raise CrystalmeshError(
-                    f"{where}.targets: {name}: networks give one number of a system, and gradients"
-                    " of it; nothing learns this target yet"
-                )
+            if target.level:
+                _check_atoms(where, run, model, name)
             continue
         if target.gradient_of not in run.targets:
             raise CrystalmeshError(
@@ -159,6 +169,20 @@ def _check_atoms(params: Params, where: str, run: Run) -> None:
             raise CrystalmeshError(
                 f"{where}.training.standardise: tanh is not linear, as {name} needs it"
             )
+
+
+def _check_atoms(where: str, run: Run, model: Model, name: str) -> None:
+    """A target of each atom that is no gradient: it needs a network that has vectors of atoms."""
+    if not model.atoms:
+        raise CrystalmeshError(
+            f"{where}.model: {name} is of each atom, and {run.model} gives no numbers of atoms (its"
+            " settings in config/models have no `atoms: true`)"
+        )
+    if run.representation not in WITH_SITES:
+        raise CrystalmeshError(
+            f"{where}.representation: {name} is of each atom, and {run.representation} has not one"
+            f" row for each; use {' or '.join(WITH_SITES)}"
+        )
 
 
 def _check_start(params: Params, where: str, run: Run) -> None:
@@ -184,8 +208,11 @@ def _check_distillation(params: Params, where: str, run: Run) -> None:
         raise CrystalmeshError(f"{where}.run: {first.reference} cannot read {own}")
     if any(params.targets[name].kind == "classification" for name in run.targets):
         raise CrystalmeshError(f"{where}: not of classes")
-    if any(params.targets[name].extensive or params.targets[name].level for name in run.targets):
-        raise CrystalmeshError(f"{where}: not of extensive targets, nor of those of each atom")
+    if any(params.targets[name].extensive or params.targets[name].wide for name in run.targets):
+        raise CrystalmeshError(
+            f"{where}: not of gradients and other targets of more than one number a system, nor of"
+            " extensive ones"
+        )
     if classical := run.distillation.classical:
         params.representation(classical.representation)
 

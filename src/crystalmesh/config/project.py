@@ -117,7 +117,7 @@ class Params(Settings):
         return parse(Training, base.model_dump() | run.training, where)
 
     def outputs(self, run: Run) -> int:
-        """Numbers that the run's network gives for one system."""
+        """Numbers that the run's network gives for one system, or for one atom."""
         return sum(self.targets[name].outputs for name in run.targets)
 
     def weights(self, run: Run) -> list[float] | None:
@@ -227,10 +227,11 @@ class Project:
         return next((name for name, one in self.params.studies.items() if one.serves), None)
 
     def served(self) -> list[tuple[Run, str]]:
-        """Each run whose network is offered, with each of its targets."""
+        """Each run whose network is offered, with its targets of one number or class a system."""
         study = self.params.studies[self.serving] if self.serving else None
         runs = [self.params.run(one) for one in study.serves] if study else []
-        return [(run, target) for run in runs for target in run.targets]
+        targets = self.params.targets
+        return [(run, one) for run in runs for one in run.targets if not targets[one].wide]
 
 
 def load(root: Path) -> Project:

@@ -88,7 +88,9 @@ class Target(Settings):
     )
     classes: int = 1
     size: Count | None = Field(
-        default=None, description="numbers of a system, or of each atom, if it is not one"
+        default=None,
+        description="numbers of a system, or of each atom, if it is not one. Only those of a"
+        " gradient turn with the system",
     )
     level: Literal["atom"] | None = Field(
         default=None, description="atom: each atom has a label; without it, the system has one"
@@ -106,10 +108,15 @@ class Target(Settings):
 
     @property
     def outputs(self) -> int:
-        """Numbers that a network predicts for one system; a gradient needs none of its own."""
+        """Numbers of a network's output for it; a gradient needs none of its own."""
         if self.gradient_of:
             return 0
-        return self.classes if self.kind == "classification" else 1
+        return self.classes if self.kind == "classification" else self.size or 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether a system has not one label of it: one of each atom, or a row of numbers."""
+        return self.level == "atom" or (self.size or 1) > 1
 
     @property
     def metric(self) -> str:
@@ -217,6 +224,12 @@ class Model(Settings):
     )
     checkpoint: Literal["float32", "float16"] = Field(
         default="float32", description="precision of the weight matrices that are published"
+    )
+    atoms: bool = Field(
+        default=False,
+        exclude=True,
+        description="its network gives numbers of each atom, too: it has `with_atoms`. Changes no"
+        " bits, and is no part of digests and checkpoints",
     )
     variant_of: Name | None = Field(
         default=None,

@@ -35,7 +35,8 @@ class Entry:
         labels: what the file says of the system, by the file's own names, or after `chosen` by
             those of the labels; one that is missing or null is absent.
         fault: what is wrong with a structure that could not be read; else empty.
-        atoms: what the file says of every atom, [sites] or [sites, k].
+        atoms: what the file says of every atom, [sites] or [sites, k]. A row that has as many
+            numbers as there are sites may stand in `labels` as well: targets tell what it is.
         columns: text, as it stands; a name that is not in here is looked for in `labels`.
         bare: a record that has no atoms, as a row of a table.
         formula: of a bare record, if the file has one.
@@ -67,13 +68,13 @@ def chosen(entry: Entry, labels: Mapping[str, Sequence[str]], columns: Sequence[
     arrays: dict[str, Float[np.ndarray, "sites ..."]] = {}
     for label, keys in labels.items():
         for key in keys:
-            if key in entry.atoms:
-                arrays[label] = entry.atoms[key]
-                break
             value = _found(entry.labels, key)
             inside = isinstance(value, dict) and any(one.startswith(f"{key}.") for one in keys)
             if value is not None and not inside:
                 values[label] = value
+            if key in entry.atoms:
+                arrays[label] = entry.atoms[key]
+            if label in values or label in arrays:
                 break
     kept = {name: entry.columns.get(name, _text(entry.labels.get(name))) for name in columns}
     return replace(entry, labels=values, atoms=arrays, columns=kept)

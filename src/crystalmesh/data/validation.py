@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import spglib
@@ -65,7 +65,8 @@ class Rejection:
 class Scope:
     """What a target demands of a label, inclusive; `positive` where a logarithm is taken of it.
 
-    `size` is how many numbers a system or a site has of it; None: as many as there are.
+    `size` is how many numbers a system or a site has of it, and `level` which of them has it; None:
+    as many as there are, and of either.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Scope:
     high: float
     positive: bool
     size: int | None = 1
+    level: Literal["atom", "system"] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,14 @@ class Rules:
         """The rules for a dataset with these labels; without, those for structures alone."""
         targets = params.targets_of(dataset) if dataset else {}
         scopes = [
-            Scope(name, one.label, *one.range, one.transform == "log10", one.size or 1)
+            Scope(
+                name,
+                one.label,
+                *one.range,
+                one.transform == "log10",
+                one.size or 1,
+                one.level or "system",
+            )
             for name, one in sorted(targets.items())
         ]
         # A label that no target uses must still be finite numbers.
@@ -253,10 +262,12 @@ def check(entry: Entry, rules: Rules) -> Checked:
     rejections = []
     for scope in rules.scopes:
         try:
-            if scope.label in values:
-                labels[scope.label] = _label(values[scope.label], scope)
-            elif scope.label in entry.atoms:
+            if scope.label in entry.atoms and scope.level != "system":
                 atoms[scope.label] = _atoms(entry.atoms[scope.label], scope, len(crystal.numbers))
+            elif scope.label in values and scope.level != "atom":
+                labels[scope.label] = _label(values[scope.label], scope)
+            elif scope.label in (*values, *entry.atoms):
+                raise _Reject("wrong shape", f"not of the {scope.level}, as the target's `level`")
             elif scope.label == SPACE_GROUP and crystal.cell is not None:
                 raise _Reject("no space group", f"spglib finds none at symprec {rules.symprec}")
         except _Reject as fault:

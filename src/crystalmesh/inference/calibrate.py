@@ -36,7 +36,7 @@ def calibrate(project: Project, run: Run, target: str) -> None:
     fold, sample = next(samples(project, run))
     predictor = Predictor(project, run, target, known=None)
     part = sample.calibration[target]
-    members = predictor.members(inputs(sample, part))
+    members = predictor.members(inputs(sample, part), part.sizes)
     if predictor.quantity.kind == "classification":
         known = Calibration.of_classes(part.targets.astype(np.int64), members.mean(axis=0))
     else:

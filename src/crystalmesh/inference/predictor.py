@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -127,7 +127,8 @@ class Predictor:
     Args:
         project: the folder of the settings and of the checkpoints.
         run: whose network it is.
-        target: what is predicted; by default the run's first target.
+        target: what is predicted; by default the run's first target that is offered, which is a
+            class or one number of a crystal.
         known: its calibration; by default read from its file.
 
     Raises:
@@ -142,7 +143,8 @@ class Predictor:
         known: Known | Literal["file"] | None = "file",
     ) -> None:
         self.project, self.run = project, run
-        self.target = target or run.target
+        targets = project.params.targets
+        self.target = target or next(one for one in run.targets if not targets[one].wide)
         self.quantity: Target = project.params.targets[self.target]
         self.checkpoint = Checkpoint.load(project, run)
         self._prefixes = [place(run, str(run.fold), k) for k in range(run.members or 1)]
@@ -167,13 +169,21 @@ class Predictor:
             said += f"; {self.error['metric']} {self.error['value']:.3g} on {self.error['n_test']}"
         return f"Predictor({self.name}: {said})"
 
-    def members(self, batches: Iterable[Mapping[str, Tensor]]) -> NDArray[np.float64]:
-        """Values of each network [m, c] in the target's unit, or probabilities [m, c, k]."""
+    def members(
+        self, batches: Iterable[Mapping[str, Tensor]], sizes: Int[NDArray[np.int64], " c"]
+    ) -> NDArray[np.float64]:
+        """Values of each network [m, c] in the target's unit, or probabilities [m, c, k].
+
+        Args:
+            batches: crystals as the network reads them.
+            sizes: atoms of each.
+        """
         batches = list(batches)
         return np.stack(
             [
                 finished(
                     forward(net, batches, double=True),
+                    sizes,
                     self.checkpoint.of(prefix)[0],
                     self.project,
                     self.run,
@@ -222,7 +232,8 @@ class Predictor:
         if not found:
             return []
         batch = self.maker.collate([arrays for _, arrays in found])
-        members = self.members([batch])
+        sizes = np.array([len(cast(Crystal, item.crystal).numbers) for item, _ in found])
+        members = self.members([batch], sizes)
         distance = self.known.space.distance(self.vectors([batch]))
         nearer = np.searchsorted(self.known.distances, distance, side="left")
         familiarity = np.round(1 - nearer / len(self.known.distances), COARSE)
@@ -283,9 +294,8 @@ def best(project: Project, target: str, model: str = "best") -> Run:
     if model != "best":
         run = lookup({run.name: run for run, _ in served}, model, "network")
         if run.name not in of_target:
-            raise CrystalmeshError(
-                f"--model {model}: predicts {', '.join(run.targets)}, not {target}"
-            )
+            known = ", ".join(one for own, one in served if own.name == run.name)
+            raise CrystalmeshError(f"--model {model}: predicts {known}, not {target}")
         return run
     if not of_target:
         known = ", ".join(targets(project))

@@ -30,24 +30,28 @@ class Part:
     Attributes:
         ids, formulas: one a crystal.
         labels: f64 [c, t], one column a target: the label after the target's transform, or the
-            class from 0; NaN where there is none, and of a target of each atom.
-        atoms: by column, of a target of each atom its labels: f64 [n, k] a crystal (k = 3 for
-            forces), NaN where there is none.
+            class from 0; NaN where there is none, and of a wide target.
+        wide: by column, of a wide target its labels: f64 [r, k] a crystal, a row for each of its
+            atoms (k = 3 for forces) or one row for the crystal; NaN where there is none.
         sizes: i64 [c]: atoms of each crystal; empty where none of the targets needs it.
     """
 
     ids: list[str]
     formulas: list[str]
     labels: Float[NDArray[np.float64], "c t"]
-    atoms: Mapping[int, list[Float[NDArray[np.float64], "n k"]]] = field(default_factory=dict)
+    wide: Mapping[int, list[Float[NDArray[np.float64], "r k"]]] = field(default_factory=dict)
     sizes: Int[NDArray[np.int64], " c"] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def targets(self) -> Float[NDArray[np.float64], " c"]:
-        """Labels of the first target: one a crystal, or of each atom all components in a row."""
-        if 0 not in self.atoms:
-            return self.labels[:, 0]
-        return np.concatenate([np.empty(0), *(labels.ravel() for labels in self.atoms[0])])
+        """Labels of the first target: one a crystal, or all of its many in a row."""
+        return self.of(0)
+
+    def of(self, column: int) -> Float[NDArray[np.float64], " c"]:
+        """Labels of a target: one a crystal, or all of its many in a row."""
+        if column not in self.wide:
+            return self.labels[:, column]
+        return np.concatenate([np.empty(0), *(one.ravel() for one in self.wide[column])])
 
     def first(self, count: int) -> "Part":
         """The first crystals."""
@@ -55,7 +59,7 @@ class Part:
             self.ids[:count],
             self.formulas[:count],
             self.labels[:count],
-            {column: labels[:count] for column, labels in self.atoms.items()},
+            {column: labels[:count] for column, labels in self.wide.items()},
             self.sizes[:count],
         )
 
@@ -175,10 +179,8 @@ def _part(
     rows = np.array([crystals.position(i) for i in kept], dtype=np.int64)
     labels = np.stack([values(crystals, one, rows) for one in targets], axis=1)
     sizes = np.diff(crystals.pointer)[rows]
-    atoms = {
-        k: of_atoms(crystals, one, rows) for k, one in enumerate(targets) if one.level == "atom"
-    }
-    return Part(kept, [crystals.formulas[i] for i in rows], labels, atoms, sizes)
+    more = {k: wide(crystals, one, rows) for k, one in enumerate(targets) if one.wide}
+    return Part(kept, [crystals.formulas[i] for i in rows], labels, more, sizes)
 
 
 def _unlabelled(
@@ -202,7 +204,7 @@ def _unlabelled(
 
 def values(crystals: Crystals, target: Target, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Labels after the target's transform; classes from 0; NaN where the system has none."""
-    if target.level == "atom":
+    if target.wide:
         return np.full(len(rows), np.nan)
     labels: NDArray[np.float64] = crystals.labels[target.label][rows]
     if target.transform == "log10":
@@ -210,12 +212,14 @@ def values(crystals: Crystals, target: Target, rows: NDArray[np.int64]) -> NDArr
     return labels - 1 if target.kind == "classification" else labels
 
 
-def of_atoms(
+def wide(
     crystals: Crystals, target: Target, rows: NDArray[np.int64]
-) -> list[Float[NDArray[np.float64], "n k"]]:
-    """Labels of the atoms of each of these systems; NaN where there is none."""
-    starts, width = crystals.pointer, target.size or 1
-    labels = crystals.atom_labels.get(target.label)
+) -> list[Float[NDArray[np.float64], "r k"]]:
+    """Labels of each of these systems, of a wide target; NaN where there is none."""
+    starts, width = np.arange(len(crystals) + 1), target.size or 1
+    labels = crystals.labels.get(target.label)
+    if target.level:
+        starts, labels = crystals.pointer, crystals.atom_labels.get(target.label)
     if labels is None:
         labels = np.full((starts[-1], width), np.nan)
     labels = labels.reshape(len(labels), width)
@@ -260,15 +264,15 @@ class Batches:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        """(inputs of the network, labels f64 [c, t], of each target of atoms f64 [n, k])."""
+        """(inputs of the network, labels f64 [c, t], of each wide target f64 [r, k])."""
         for rows in self._rows:
             items: list[Any] = [self.sample.features[self.part.ids[row]] for row in rows]
             labels = torch.from_numpy(self.part.labels[rows])
-            atoms = (
+            more = (
                 torch.from_numpy(np.concatenate([one[row] for row in rows]))
-                for _, one in sorted(self.part.atoms.items())
+                for _, one in sorted(self.part.wide.items())
             )
-            yield self.sample.maker.collate(items), labels, *atoms
+            yield self.sample.maker.collate(items), labels, *more
 
 
 def scale(targets: Tensor, mean: float, std: float, training: Training) -> Tensor:

@@ -73,7 +73,7 @@ def _of_target(project: Project, run: Run, name: str) -> dict[str, Any]:
         "metric": target.metric,
         "value": metrics["accuracy" if classes else "mae"],
         "unit": "%" if classes else target.unit,
-        "n_test": len({row["id"] for row in rows}) if target.level == "atom" else len(rows),
+        "n_test": len({row["id"] for row in rows}) if target.wide else len(rows),
     }
 
 
@@ -128,7 +128,7 @@ def parts(rows: Sequence[Mapping[str, str]], classes: bool) -> dict[str, list[fl
 def regression(target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> dict[str, float]:
     """Mean absolute error, root mean squared error (target's unit) and R2.
 
-    Over all crystals, or over all components of all atoms of these.
+    Over all crystals, or over all numbers of all of these.
     """
     return {
         "mae": float(mean_absolute_error(target, prediction)),

@@ -66,7 +66,8 @@ class Learner(pl.LightningModule):
         self.references = references(sample.train, self.targets, scaled)
         train, val = (one.relative(self.references) for one in (sample.train, sample.val))
         self.sample = replace(sample, train=train, val=val) if any(self.references) else sample
-        self.moments = moments(self.sample.train.labels, scaled)
+        own = self.sample.train
+        self.moments = moments([own.of(k) for k in range(len(self.targets))], scaled)
         for k, target in enumerate(self.targets):
             if target.gradient_of:
                 self.moments[k] = 0.0, self.moments[list(head.targets).index(target.gradient_of)][1]
@@ -85,28 +86,28 @@ class Learner(pl.LightningModule):
         self,
         outputs: Float[Tensor, "c o"] | Sequence[Tensor],
         labels: Float[Tensor, "c t"],
-        *atoms: Float[Tensor, "n k"],
+        *wide: Float[Tensor, "r k"],
     ) -> Tensor:
         """L1 or squared error on (standardised) targets, cross entropy for classes.
 
         Of several targets the (weighted) mean, each over the crystals of the batch that have its
-        label; of a target of each atom over all components that are known.
+        label; of a wide target over all numbers that are known.
 
         Args:
             outputs: of the network, or of the head.
             labels: of crystals.
-            atoms: labels of each target of atoms, in their order.
+            wide: labels of each wide target, in their order.
         """
         each = self.head.columns(outputs) if isinstance(outputs, Tensor) else outputs
         error = F.l1_loss if self.training_settings.loss == "l1" else F.mse_loss
-        total, rest = each[0].new_zeros(()), iter(atoms)
+        total, rest = each[0].new_zeros(()), iter(wide)
         for k, (target, said) in enumerate(zip(self.targets, each, strict=True)):
-            own = next(rest) if target.level == "atom" else labels[:, k]
+            own = next(rest) if target.wide else labels[:, k]
             if target.kind == "classification":
                 loss = F.cross_entropy(said, own.long())
             else:
                 scaled = scale(own, *self.moments[k], self.training_settings).to(said.dtype)
-                if k or target.level == "atom":  # all crystals have the first target
+                if k or target.wide:  # all crystals have the first target
                     known = own.isfinite()
                     said, scaled = said[known], scaled[known]
                 loss = error(said, scaled) if len(scaled) else said.new_zeros(())
@@ -148,7 +149,8 @@ class Learner(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         size = self.training_settings.batch_size
-        self._recorder = Recorder.of(self.net, self.sample, size, self.device)
+        if self.head.plain:
+            self._recorder = Recorder.of(self.net, self.sample, size, self.device)
 
     def on_fit_end(self) -> None:
         if self._recorder is not None:  # what is recorded holds the GPU's memory, in circles
@@ -161,11 +163,12 @@ class Learner(pl.LightningModule):
         return self._recorder.padded(batch[0]), *batch[1:]
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
-        crystals, labels, *atoms = batch
-        if self.head.gradients:
-            loss = self.loss(self.head(self.net, crystals), labels, *atoms)
+        crystals, labels, *wide = batch
+        if self.head.plain:
+            outputs = (self._recorder or self.net)(crystals)[: len(labels)]
         else:
-            loss = self.loss((self._recorder or self.net)(crystals)[: len(labels)], labels)
+            outputs = self.head(self.net, crystals)
+        loss = self.loss(outputs, labels, *wide)
         self._losses.append((loss.detach(), len(labels)))
         if self.soft:
             loss = loss + self.soft.loss(self.net, self._soft_order, step)
@@ -177,7 +180,7 @@ class Learner(pl.LightningModule):
         self._outputs.clear()
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        if self.targets[0].gradient_of:  # all components in one column
+        if self.targets[0].wide:  # all in one column
             outputs = self.head(self.net, batch[0])[0].reshape(-1, 1)
         else:
             outputs = self.net(batch[0])
@@ -254,14 +257,18 @@ def references(part: Part, targets: Sequence[Target], first: bool) -> list[float
     return found
 
 
-def moments(labels: Float[NDArray[np.float64], "c t"], first: bool) -> list[tuple[float, float]]:
+def moments(
+    labels: Sequence[Float[NDArray[np.float64], " c"]], first: bool
+) -> list[tuple[float, float]]:
     """Mean and deviation of each target over its known labels; 0 and 1 where there are none.
+
+    Of a wide target over all numbers of all crystals alike.
 
     The first target is left as it is unless `first`; the further ones are always standardised,
     with moments in single precision.
     """
     found = []
-    for k, column in enumerate(labels.T):
+    for k, column in enumerate(labels):
         known = column[np.isfinite(column)]
         if not len(known) or not (k or first):
             found.append((0.0, 1.0))

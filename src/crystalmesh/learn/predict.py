@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -98,9 +98,9 @@ def predict(project: Project, run: Run) -> None:
     mean of its members (of classes: of their probabilities), which stand in columns of their own.
     Numbers are rounded to DIGITS, those of the uncertainty to COARSE.
 
-    Of a target of each atom a row is one component of one atom: `atom` is its place in the system
-    and `component` that in its label, both from 0, in the place of `formula`. Components of one
-    system are not independent of each other: its intervals hold 90 % of all components.
+    Of a target of each atom, or of several numbers, a row is one of them: `atom` is its place in
+    the system and `component` that in its label, both from 0, in the place of `formula`. Those of
+    one system are not independent of each other: intervals hold 90 % of all of them.
 
     - regression: `spread`, the standard deviation over the members, if there are any; `lower` and
       `upper`, a 90 % interval;
@@ -138,8 +138,10 @@ def predict(project: Project, run: Run) -> None:
 def _columns(run: Run, target: Target) -> list[str]:
     classes = target.kind == "classification"
     columns = ["id", "fold" if run.fold == "all" else "formula"]
-    if target.level == "atom":
-        columns = [*(one for one in columns if one != "formula"), "atom", "component"]
+    if target.wide:
+        columns = [one for one in columns if one != "formula"]
+        columns += ["atom"] if target.level else []
+        columns += ["component"] if (target.size or 1) > 1 else []
     columns += ["target", "prediction"]
     columns += ["probability", "set"] if classes else ["lower", "upper"]
     columns += ["p_value"]
@@ -150,13 +152,13 @@ def _columns(run: Run, target: Target) -> list[str]:
 
 
 def _names(fold: "Fold") -> dict[str, Sequence[Any]]:
-    """What each row is of: a crystal, or a component of an atom of one."""
+    """What each row is of: a crystal, or one number of a wide target."""
     part = fold.part
-    if 0 not in part.atoms:
+    if 0 not in part.wide:
         return {"id": part.ids, "formula": part.formulas, "fold": [fold.name] * len(part.ids)}
     each = [
         (name, atom, component)
-        for name, labels in zip(part.ids, part.atoms[0], strict=True)
+        for name, labels in zip(part.ids, part.wide[0], strict=True)
         for atom, component in np.ndindex(labels.shape)
     ]
     names = dict(zip(("id", "atom", "component"), zip(*each, strict=True), strict=True))
@@ -167,8 +169,8 @@ def _names(fold: "Fold") -> dict[str, Sequence[Any]]:
 class Fold:
     """What the m networks of a fold say of one target.
 
-    Of regressions values [m, c] in the target's unit (of a target of each atom, all components in a
-    row), of classes probabilities [m, c, k].
+    Of regressions values [m, c] in the target's unit (of a wide one all numbers in a row), of
+    classes probabilities [m, c, k].
 
     Attributes:
         name: of the fold.
@@ -229,18 +231,16 @@ class Outputs:
             net = self.checkpoint.network(self.project, prefix)
             head = Head({name: self.project.params.targets[name] for name in self.run.targets})
             batches = inputs(self.sample, part)
-            if head.gradients:
-                self._known[key] = of_head(net, head, batches, double=double)
-            else:
+            if head.plain:
                 self._known[key] = forward(net, batches, double=double)
-        values = finished(self._known[key], facts, self.project, self.run, target)
-        if reference := facts.get("references", {}).get(target):
-            values = values + part.sizes * reference
-        return values
+            else:
+                self._known[key] = of_head(net, head, batches, double=double)
+        return finished(self._known[key], part.sizes, facts, self.project, self.run, target)
 
 
 def finished(
     outputs: Float[Tensor, "c o"] | Sequence[Tensor],
+    sizes: Int[NDArray[np.int64], " c"],
     facts: Mapping[str, Any],
     project: Project,
     run: Run,
@@ -248,9 +248,15 @@ def finished(
 ) -> NDArray[np.float64]:
     """Outputs of a network or of its head for one target, in its unit.
 
+    Args:
+        outputs: of the network, or of the head.
+        sizes: atoms of each crystal.
+        facts: of the network; an extensive target has `references`, so much for each atom.
+        project, run: whose network it is.
+        target: one of the run's.
+
     Returns:
-        f64 [c]; of classes probabilities [c, k]; of a target of each atom all components in a row.
-        Of an extensive target less what `references` of the facts says for each atom.
+        f64 [c]; of classes probabilities [c, k]; of a wide target all numbers in a row.
     """
     head = Head({name: project.params.targets[name] for name in run.targets})
     each = head.columns(outputs) if isinstance(outputs, Tensor) else outputs
@@ -259,7 +265,9 @@ def finished(
         probability: NDArray[np.float64] = torch.softmax(said.double(), dim=1).numpy()
         return probability
     mean, std = facts["moments"][target]
-    return unscale(said.reshape(-1), mean, std, project.params.training(run))
+    values = unscale(said.reshape(-1), mean, std, project.params.training(run))
+    reference = facts.get("references", {}).get(target)
+    return values + sizes * reference if reference else values
 
 
 def calibrated(
@@ -348,7 +356,8 @@ def of_head(
     net: nn.Module, head: Head, batches: Iterable[Mapping[str, Tensor]], *, double: bool = False
 ) -> tuple[Tensor, ...]:
     """Each target of a head on a network for crystals in batches: see `Head`, and `forward`."""
-    said = [[one.cpu() for one in head(net, batch)] for batch in _placed(net, batches, double)]
+    with torch.inference_mode():
+        said = [[one.cpu() for one in head(net, batch)] for batch in _placed(net, batches, double)]
     return tuple(torch.cat(each) for each in zip(*said, strict=True))
 
 

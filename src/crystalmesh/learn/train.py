@@ -152,14 +152,18 @@ class Shared:
         """Fit processes and ask the teachers; for `described` see `SoftLabels.of`.
 
         Raises:
-            CrystalmeshError: the network is stacked, and its target is a class.
+            CrystalmeshError: the network is stacked, and its target is not a number of a crystal.
         """
         clock = Clock()
         soft = SoftLabels.of(project, run, sample, teachers, fold, described)
         processes: dict[str, NDArray[Any]] = {}
         if settings := project.params.models[run.model].network.get("stacking"):
-            if any(project.params.targets[one].kind == "classification" for one in run.targets):
-                raise CrystalmeshError(f"models.{run.model}.network.stacking: not of classes")
+            targets = [project.params.targets[one] for one in run.targets]
+            if any(one.kind == "classification" or one.wide for one in targets):
+                raise CrystalmeshError(
+                    f"models.{run.model}.network.stacking: not of classes, nor of more than one"
+                    " number a system"
+                )
             # Not before the teachers have spoken: they ask processes of their own.
             sample, processes = stacked(sample, settings)
             soft = soft and replace(soft, sample=sample)

@@ -191,16 +191,28 @@ class Network(nn.Module):
 
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c hidden"]:
         """The last hidden layer: what the output of each crystal is a linear function of."""
-        pointer, neighbour = batch["pointer"], batch["neighbour"]
-        atoms = self.embedding(self.elements)[batch["numbers"]]  # [n, a]
+        return self._read(self._mean(self._of_atoms(batch), batch))
+
+    def _of_atoms(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "n a"]:
+        """The vector of each atom after the last convolution."""
+        neighbour = batch["neighbour"]
+        atoms: Tensor = self.embedding(self.elements)[batch["numbers"]]  # [n, a]
         step = batch["distance"][..., None] - self.centres
         edges = cut(torch.exp(-((step / self.width) ** 2)))  # [n, k, g]
         for convolution in self.convolutions:
             atoms = convolution(atoms, edges, neighbour)
-        counts = pointer.diff()
+        return atoms
+
+    def _mean(self, atoms: Float[Tensor, "n a"], batch: Mapping[str, Tensor]) -> Tensor:
+        """Of the atoms of each crystal: [c, a]."""
+        counts = batch["pointer"].diff()
         crystal = torch.repeat_interleave(counts)  # [n]
         total = atoms.new_zeros(len(counts), atoms.shape[1]).index_add_(0, crystal, atoms)
-        pooled = F.softplus(self.pooled(F.softplus(total / counts[:, None])))  # [c, hidden]
+        return total / counts[:, None]
+
+    def _read(self, vectors: Float[Tensor, "r a"]) -> Float[Tensor, "r hidden"]:
+        """The hidden layers."""
+        pooled = F.softplus(self.pooled(F.softplus(vectors)))
         for layer in self.hidden:
             pooled = F.softplus(layer(pooled))
         return pooled
@@ -208,3 +220,10 @@ class Network(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
         out: Tensor = self.out(self.vector(batch))
         return out
+
+    def with_atoms(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "c out"], Float[Tensor, "n out"]]:
+        """The output for crystals, and for each atom: as for a crystal with its vector as mean."""
+        atoms = self._of_atoms(batch)
+        return self.out(self._read(self._mean(atoms, batch))), self.out(self._read(atoms))

@@ -303,15 +303,38 @@ class Network(nn.Module):
         over atoms and over edges of one layer on each, added.
         """
         b = self.weighted(batch)
+        return self._read(*self._means(*self._parts(b), b), batch)
+
+    def _parts(self, b: Mapping[str, Tensor]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "e d"]]:
+        """The vectors of atoms and edges that are read."""
         x = self.embedded(b)
         for layer in self.layers:
             x = layer(x, b)
         atoms, edges = x["atoms"], x["edges"]
         if self.of_atom is not None and self.of_edge is not None:
             atoms, edges = F.silu(self.of_atom(atoms)), F.silu(self.of_edge(edges))
+        return atoms, edges
+
+    def _means(
+        self, atoms: Float[Tensor, "n d"], edges: Float[Tensor, "e d"], b: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d"]]:
+        """Of the atoms and of the edges of each crystal."""
         crystals = len(b["atoms_pointer"]) - 1
         atoms = summed(atoms, b["w_atoms"], b["of_atoms"], crystals)
-        edges = summed(edges, b["w_edges"], b["of_edges"], crystals)
+        return atoms, summed(edges, b["w_edges"], b["of_edges"], crystals)
+
+    def _read(
+        self,
+        atoms: Float[Tensor, "r d"],
+        edges: Float[Tensor, "r d"],
+        batch: Mapping[str, Tensor],
+    ) -> Float[Tensor, "r v"]:
+        """See `vector`; the rows are crystals, or atoms with what the batch has of their crystals.
+
+        Args:
+            atoms, edges: means over the atoms and over the edges of a row.
+            batch: with `truss` and `described`, where they are read, for each row.
+        """
         if self.hidden is None:
             return atoms + edges
         heard = self.hidden(torch.cat([atoms, edges], dim=1))
@@ -330,6 +353,23 @@ class Network(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
         out: Tensor = self.out(self.vector(batch))
         return out
+
+    def with_atoms(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "c out"], Float[Tensor, "n out"]]:
+        """The output for crystals, and for each atom, read as one crystal with its own edges.
+
+        Of symmetry-reduced parts, atoms are those that stand for the others.
+        """
+        b = self.weighted(batch)
+        atoms, edges = self._parts(b)
+        ends = b["edges_ends"].t().flatten()  # [2e]
+        total = b["w_ends"].new_zeros(len(atoms)).index_add_(0, ends, b["w_ends"])
+        around = summed(edges.repeat(2, 1), b["w_ends"] / total[ends], ends, len(atoms))
+        known = [key for key in ("truss", "described") if key in batch]
+        own = {key: batch[key].index_select(0, b["of_atoms"]) for key in known}
+        crystals = self._read(*self._means(atoms, edges, b), batch)
+        return self.out(crystals), self.out(self._read(atoms, around, own))
 
     def embedded(self, b: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The vectors of the parts before the first layer."""

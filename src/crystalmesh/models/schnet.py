@@ -153,6 +153,10 @@ class Network(nn.Module):
 
     def vector(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c d"]:
         """What the last linear layer sees: an atom's hidden features, pooled; d = atom // 2."""
+        return self._pooled(self._of_atoms(batch), batch)
+
+    def _of_atoms(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+        """The hidden features of each atom."""
         weight = self.embedding.weight if self.elements is None else self.embedding(self.elements)
         atoms = weight.index_select(0, batch["numbers"] - 1)  # [n, a]
         distance = batch["distance"].to(atoms.dtype)[:, None]  # [g, 1]
@@ -160,7 +164,12 @@ class Network(nn.Module):
         fade = 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1.0)
         for interaction in self.interactions:
             atoms = interaction(atoms, gaussians, fade, batch)
-        hidden = shifted_softplus(self.hidden(atoms)) * batch["sites"].to(atoms.dtype)[:, None]
+        return shifted_softplus(self.hidden(atoms))
+
+    def _pooled(
+        self, hidden: Float[Tensor, "n d"], batch: Mapping[str, Tensor]
+    ) -> Float[Tensor, "c d"]:
+        hidden = hidden * batch["sites"].to(hidden.dtype)[:, None]
         counts = batch["pointer"].diff()
         pooled = hidden.new_zeros(len(counts), hidden.shape[1]).index_add_(
             0, torch.repeat_interleave(counts), hidden
@@ -168,8 +177,19 @@ class Network(nn.Module):
         return pooled / self.atoms(batch)[:, None] if self.readout == "mean" else pooled
 
     def forward(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "c out"]:
+        return self._outputs(self.vector(batch), batch)
+
+    def with_atoms(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "c out"], Float[Tensor, "n out"]]:
+        """The output for systems, and for each atom: what the last layer makes of it alone."""
+        hidden = self._of_atoms(batch)
+        return self._outputs(self._pooled(hidden, batch), batch), self.out(hidden)
+
+    def _outputs(
+        self, vector: Float[Tensor, "c d"], batch: Mapping[str, Tensor]
+    ) -> Float[Tensor, "c out"]:
         # The last layer is linear: on each atom before the readout, as published, is the same.
-        vector = self.vector(batch)
         if self.readout == "mean":
             out: Tensor = self.out(vector)
             return out

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -33,7 +34,9 @@ class Result:
         optimizer: what it was trained by, if by gradients.
         train, held: the split's parts, of several folds the first one's `train` and the `held` of
             all.
-        test, fold: the crystals of `held` that have a prediction, and the fold of each.
+        test, fold: the crystals of `held` that have a prediction, and the fold of each. Of a wide
+            target each stands there once for each of its numbers, as in all arrays here.
+        place: of a wide target, which number of its crystal each is: atom, component; else empty.
         true, prediction: in the target's unit (after its transform), or class numbers.
         members: [m, n], those of an ensemble's members.
         p_value: of the true value; see `learn.conformal`.
@@ -51,6 +54,7 @@ class Result:
     held: Sequence[str]
     test: Sequence[str]
     fold: Sequence[str]
+    place: Sequence[tuple[str, ...]]
     true: Float[NDArray[np.float64], " n"]
     prediction: Float[NDArray[np.float64], " n"]
     members: Float[NDArray[np.float64], "m n"]
@@ -62,6 +66,11 @@ class Result:
     def name(self) -> str:
         """Of its run."""
         return self.run.name
+
+    @property
+    def keys(self) -> Sequence[Any]:
+        """What each prediction is of: a crystal, or one number of a crystal."""
+        return list(zip(self.test, self.place, strict=True)) if self.place else self.test
 
     @property
     def classes(self) -> bool:
@@ -167,6 +176,7 @@ def _result(project: Project, run: Run, target: str) -> Result:
             np.array([float(row[key]) for row in rows])
             for key in ("target", "prediction", "p_value")
         )
+        places = [tuple(row[k] for k in ("atom", "component") if k in row) for row in rows]
         columns = [f"member_{k}" for k in range(run.members or 0)]
         members = np.array([[float(row[key]) for row in rows] for key in columns])
         model = params.models[run.model]
@@ -181,6 +191,7 @@ def _result(project: Project, run: Run, target: str) -> Result:
             held,
             [row["id"] for row in rows],
             [row.get("fold", str(run.fold)) for row in rows],
+            places if params.targets[target].wide else [],
             true,
             prediction,
             members,
@@ -206,7 +217,7 @@ def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
     """
     first = parts[0]
     for one in parts[1:]:
-        if one.test != first.test or one.fold != first.fold:
+        if one.keys != first.keys or one.fold != first.fold:
             raise CrystalmeshError(
                 f"{first.name} and {one.name} were tested on other crystals or folds; take one of"
                 " them out of `ensembles`"
@@ -327,20 +338,24 @@ def paired_test(one: Result, other: Result) -> PairedTest:
         sure = float(not differences.any())
         return PairedTest(repeats, float(differences.mean()), sure, sure)
     t, p = scipy.stats.ttest_1samp(differences, 0.0)
-    share = len(one.test) / repeats / len(one.train)  # test over training crystals
+    tested = len({*zip(one.test, one.fold, strict=True)})
+    share = tested / repeats / len(one.train)  # test over training crystals
     corrected = 2 * scipy.stats.t.sf(abs(t) / math.sqrt(1 + repeats * share), repeats - 1)
     return PairedTest(repeats, float(differences.mean()), float(p), float(corrected))
 
 
 def paired(one: Result, other: Result) -> Float[NDArray[np.float64], " n"]:
-    """Difference of the losses on the test crystals of both (a mesh may lack some)."""
-    second = dict(zip(other.test, other.losses, strict=True))
-    pairs = zip(one.test, one.losses, strict=True)
+    """Difference of the losses on the test crystals of both (a mesh may lack some).
+
+    Of a wide target of each of its numbers.
+    """
+    second = dict(zip(other.keys, other.losses, strict=True))
+    pairs = zip(one.keys, one.losses, strict=True)
     return np.array([loss - second[i] for i, loss in pairs if i in second])
 
 
 def targets(target: Target, crystals: Crystals) -> dict[str, float]:
-    """A system's value, after the target's transform, of every crystal that has one."""
+    """A system's value, after the target's transform, of every crystal that has one: not wide."""
     values = crystals.labels[target.label]
     if target.transform == "log10":
         values = np.log10(values)  # log10(NaN) is NaN, without a warning
@@ -349,12 +364,11 @@ def targets(target: Target, crystals: Crystals) -> dict[str, float]:
 
 def constant(result: Result, crystals: Crystals) -> float:
     """The metric of the best constant guess: the training median, or the most frequent class."""
-    if result.quantity.level:
-        sites = crystals.atom_labels[result.quantity.label]
-        rows = [crystals.position(i) for i in result.train]
-        train = np.concatenate(
-            [sites[crystals.pointer[i] : crystals.pointer[i + 1]].ravel() for i in rows]
-        )
+    if result.quantity.wide:
+        from crystalmesh.learn.batches import wide  # imports torch, which takes seconds
+
+        rows = np.array([crystals.position(i) for i in result.train])
+        train = np.concatenate([one.ravel() for one in wide(crystals, result.quantity, rows)])
     else:
         values = targets(result.quantity, crystals)
         train = np.array([values[i] for i in result.train])

@@ -161,7 +161,8 @@ def build(
 def prediction(network: Predictor, crystal: Crystal) -> dict[str, str]:
     """A row of the viewer's table: what the network predicts for the crystal, without interval."""
     target, run = network.quantity, network.run
-    members = network.members([network.maker.collate([network.maker.build(crystal)])])
+    batch = network.maker.collate([network.maker.build(crystal)])
+    members = network.members([batch], np.array([len(crystal.numbers)]))
     if target.kind == "classification":
         share = members.mean(axis=0)[0]
         best = np.argsort(-share, kind="stable")[:LIKELY].tolist()

@@ -21,8 +21,8 @@ from vesin import NeighborList
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import geometry
-from crystalmesh.represent.delaunay import Complex
+from crystalmesh.represent import atoms, geometry
+from crystalmesh.represent.delaunay import Complex, tessellate
 from crystalmesh.represent.elastic import NAMES, OTHERS, Descriptors, standard, truss
 from crystalmesh.represent.mesh import primitive_cell, primitive_complex
 
@@ -61,9 +61,12 @@ class Full:
             CrystalmeshError: spglib finds no primitive cell, an element has no features, or see
                 `tessellate`.
         """
-        found, numbers = primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
+        found, numbers = self._complex(crystal)
         parts = describe(found, numbers, self._orbits(found, numbers))
         return parts | self._more(crystal, found, numbers)
+
+    def _complex(self, crystal: Crystal) -> tuple[Complex, Int[NDArray[Any], " n"]]:
+        return primitive_complex(crystal, self.settings.symprec, self.settings.tolerance)
 
     def _orbits(self, found: Complex, numbers: Int[NDArray[Any], " n"]) -> geometry.Orbits:  # noqa: ARG002
         return geometry.Orbits(
@@ -94,6 +97,17 @@ class Full:
     def padded(self, batch: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """See the function `padded`."""
         return padded(batch, sizes)
+
+
+class Sites(Full):
+    """As `Full`, but of the cell as it stands: a row for each site, for targets of atoms."""
+
+    block = "sites"
+
+    def _complex(self, crystal: Crystal) -> tuple[Complex, Int[NDArray[Any], " n"]]:
+        atoms.vectors(crystal.numbers)  # refuses elements without features
+        frac = crystal.frac - np.floor(crystal.frac)
+        return tessellate(crystal.lattice, frac, self.settings.tolerance), crystal.numbers
 
 
 class Reduced(Full):
@@ -402,6 +416,7 @@ def _f32(values: NDArray[np.float64]) -> NDArray[np.float32]:
 VARIANTS: dict[str, type[Full] | type[Nearest]] = {
     "reduced": Reduced,
     "full": Full,
+    "sites": Sites,
     "nearest": Nearest,
     "elastic": Elastic,
     "described": Described,

@@ -29,7 +29,8 @@ def read(path: Path, advance: Watch | None = None) -> Iterator[Entry]:
     """Yield the geometries of a file in its order; a row's number is its id.
 
     Arrays: R [rows, atoms, 3] in Angstrom and Z [atoms] are needed; every other with a row for each
-    geometry is a label, of each atom where it is [rows, atoms, ...]. Rows that `train_01` and
+    geometry is a label, of each atom where it is [rows, atoms, ...]; one that is [rows, atoms] may
+    be of the geometry, too. Rows that `train_01` and
     `test_01` name have "train" and "test" in the column `split_01`, and "" where none names them.
 
     Args:
@@ -77,7 +78,7 @@ def _rows(
         for row in range(rows):
             values = {name: block[row] for name, block in blocks.items()}
             atoms = {n: v for n, v in values.items() if v.ndim and v.shape[0] == sites}
-            labels = {n: _plain(v) for n, v in values.items() if n not in atoms}
+            labels = {n: _plain(v) for n, v in values.items() if n not in atoms or v.ndim == 1}
             number = start + row
             yield Entry(
                 number,

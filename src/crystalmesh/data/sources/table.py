@@ -19,6 +19,8 @@ def read(
 ) -> Iterator[Entry]:
     """Yield the rows of a table in its order, as records without atoms.
 
+    Several numbers in one cell, parted by blanks, are a label of several numbers.
+
     Args:
         path: the file; its first line names the columns; of two of one name the second is `name.1`.
         advance: called now and then with the number of bytes of the file read since the last call.
@@ -77,8 +79,9 @@ def _named(header: list[str]) -> list[str]:
 
 
 def _value(cell: str) -> Any:
-    """A number where it is one, else the text."""
+    """A number where it is one, or a row of them, else the text."""
     try:
-        return float(cell)
+        numbers = [float(part) for part in cell.split()]
     except ValueError:
         return cell
+    return numbers[0] if len(numbers) == 1 else numbers
