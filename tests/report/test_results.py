@@ -169,3 +169,15 @@ def test_crystals_of_a_second_target_are_its_own(make: Maker) -> None:
     assert results.sizes(project, energy) == (36, 12)
     assert results.sizes(project, modulus) == (len(modulus.train), 12)
     assert results.title(project, energy) == "CGCNN"
+
+
+def test_the_interval_of_a_wide_target_draws_whole_crystals() -> None:
+    """Numbers of one crystal that are all alike tell no more than one number would."""
+    losses = np.random.default_rng(0).random(50)
+    low, high = results.interval(losses)
+    crystals = [f"mp-{i:02}" for i in range(50)]
+    assert results.interval(losses, crystals) == pytest.approx((low, high), rel=1e-12)
+    nine = np.repeat(losses, 9), [one for one in crystals for _ in range(9)]
+    assert results.interval(*nine) == pytest.approx((low, high), rel=1e-12)
+    narrower = results.interval(nine[0])
+    assert narrower[1] - narrower[0] < 0.5 * (high - low)

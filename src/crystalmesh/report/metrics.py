@@ -33,7 +33,7 @@ def record(project: Project, result: Result) -> dict[str, Any]:
     """
     run, path = result.run, project.metrics(result.run)
     block, card = files.read_json(path), files.read_json(project.card(run))
-    low, high = results.interval(result.losses)
+    low, high = results.interval(result.losses, result.drawn)
     n_train, n_val = results.sizes(project, result)
     try:
         own = block["targets"][result.target]

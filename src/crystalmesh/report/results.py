@@ -110,6 +110,16 @@ class Result:
         return float(self.losses.mean())
 
     @property
+    def tested(self) -> int:
+        """Test crystals; of several folds in each of them."""
+        return len({*zip(self.test, self.fold, strict=True)}) if self.place else len(self.test)
+
+    @property
+    def drawn(self) -> Sequence[str] | None:
+        """What `interval` is to draw whole: of a wide target the crystal of each number."""
+        return self.test if self.place else None
+
+    @property
     def coverage(self) -> float:
         """Share of the targets that the intervals or sets hold."""
         return float(self.inside.mean())
@@ -227,19 +237,30 @@ def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
     return replace(first, members=members, prediction=members.mean(axis=0))
 
 
-def interval(losses: Float[NDArray[np.float64], " n"]) -> tuple[float, float]:
+def interval(
+    losses: Float[NDArray[np.float64], " n"], crystals: Sequence[str] | None = None
+) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over test crystals, from a fixed seed.
 
     It tells how much the mean would move with another draw of test crystals. It says nothing of
-    another draw of training crystals or of another seed of the network.
+    another draw of training crystals or of another seed of the network. With `crystals`, that of
+    each loss, crystals are drawn with all their losses: those of one crystal are alike.
     """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
+    counts: NDArray[Any] | None = None
+    if crystals is not None:
+        _, groups = np.unique(np.array(crystals), return_inverse=True)
+        losses = np.bincount(groups, weights=losses).astype(np.float64)
+        counts = np.bincount(groups)
     n = len(losses)
     rows = max(1, BLOCK // n)  # resamples drawn at once
     means: list[float] = []
     while len(means) < RESAMPLES:
         drawn = generator.integers(0, n, (min(rows, RESAMPLES - len(means)), n))
-        means += losses[drawn].mean(axis=1).tolist()
+        if counts is None:
+            means += losses[drawn].mean(axis=1).tolist()
+        else:
+            means += (losses[drawn].sum(axis=1) / counts[drawn].sum(axis=1)).tolist()
     tail = (100 - LEVEL) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
@@ -338,10 +359,16 @@ def paired_test(one: Result, other: Result) -> PairedTest:
         sure = float(not differences.any())
         return PairedTest(repeats, float(differences.mean()), sure, sure)
     t, p = scipy.stats.ttest_1samp(differences, 0.0)
-    tested = len({*zip(one.test, one.fold, strict=True)})
-    share = tested / repeats / len(one.train)  # test over training crystals
+    share = one.tested / repeats / len(one.train)  # test over training crystals
     corrected = 2 * scipy.stats.t.sf(abs(t) / math.sqrt(1 + repeats * share), repeats - 1)
     return PairedTest(repeats, float(differences.mean()), float(p), float(corrected))
+
+
+def paired_interval(one: Result, other: Result) -> tuple[float, float]:
+    """Bootstrap interval of the mean of `paired`."""
+    shared = set(other.keys)
+    crystals = [i for i, key in zip(one.test, one.keys, strict=True) if key in shared]
+    return interval(paired(one, other), crystals if one.place else None)
 
 
 def paired(one: Result, other: Result) -> Float[NDArray[np.float64], " n"]:

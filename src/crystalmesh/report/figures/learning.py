@@ -34,7 +34,7 @@ def curves(context: Context) -> Drawing | None:
     figure, axes = grid(len(groups), 1.95, columns=3)
     for ax, lines in zip(axes, groups, strict=True):
         for own in lines:
-            bounds = np.array([results.interval(r.losses) for r in own]).T
+            bounds = np.array([results.interval(r.losses, r.drawn) for r in own]).T
             values = np.array([r.value for r in own])
             ax.errorbar(
                 [len(r.train) for r in own], values, yerr=np.abs(bounds - values),

@@ -82,6 +82,6 @@ def _panel(ax: Axes, result: Result, colour: str) -> None:
     ax.text(
         0.04, 0.97,
         f"MAE {shown(result.value, result.quantity)}\n{count(len(result.train))} train\n"
-        f"{count(len(result.test))} test",
+        f"{count(result.tested)} test",
         transform=ax.transAxes, va="top", fontsize=6,
     )  # fmt: skip

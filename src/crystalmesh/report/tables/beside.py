@@ -42,7 +42,7 @@ class Pair:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Bootstrap interval of the difference: both are tested on the same crystals."""
-        return results.interval(results.paired(self.one, self.other))
+        return results.paired_interval(self.one, self.other)
 
     @property
     def ratio(self) -> float:
@@ -108,7 +108,7 @@ def who(context: Context, title: str) -> Part:
     """Target, network, and how many crystals it was trained and tested on."""
 
     def sizes(pair: Pair) -> list[int]:
-        return [len(pair.one.train), len(pair.one.test)]
+        return [len(pair.one.train), pair.one.tested]
 
     return Part(
         ("target", "model", "representation", "n_train", "n_test"),

@@ -69,8 +69,8 @@ def runs(context: Context) -> Table:
         run, target = result.run, result.quantity
         own = files.read_json(project.metrics(run))
         guess = results.constant(result, context.crystals[run.dataset])
-        low, high = results.interval(result.losses)
-        sizes = [*results.sizes(project, result), len(result.test)]
+        low, high = results.interval(result.losses, result.drawn)
+        sizes = [*results.sizes(project, result), result.tested]
         facts, value = [own["parameters"], own["epochs"]], own["targets"][result.target]["value"]
         table.add(
             [
@@ -120,7 +120,7 @@ def models(context: Context) -> Table:
         context.numbers.update(
             {
                 "shared.train": count(len(shared[0].train)),
-                "shared.test": count(len(shared[0].test)),
+                "shared.test": count(shared[0].tested),
                 "shared.methods": count(len(by_method)),
             }
         )
@@ -131,7 +131,7 @@ def _of_model(result: Result) -> list[Any]:
     """A row of the table of models."""
     members = result.of_members().tolist()
     return [
-        result.target, *result.method[:2], len(result.train), len(result.test), len(members),
+        result.target, *result.method[:2], len(result.train), result.tested, len(members),
         statistics.fmean(members), deviation_of(members),
         result.value if len(members) > 1 else None, result.coverage, _width(result),
         unit(result.quantity),
@@ -144,7 +144,7 @@ def _guesses(context: Context, table: Table, shared: Sequence[Result]) -> list[s
     for name in targets(shared):
         one = next(r for r in shared if r.target == name)
         value = results.constant(one, context.crystals[one.run.dataset])
-        sizes = [len(one.train), len(one.test)]
+        sizes = [len(one.train), one.tested]
         table.add([name, "constant", None, *sizes, 1, value, *[None] * 4, unit(one.quantity)], None)
         cells.append(shown(value, one.quantity))
     return cells
@@ -179,7 +179,7 @@ def uncertainty(context: Context) -> Table:
     inside = 0
     for result in context.found:
         target, members = result.quantity, result.of_members()
-        low, high = results.interval(result.inside.astype(float))
+        low, high = results.interval(result.inside.astype(float), result.drawn)
         several = len(members) > 1
         mean = float(members.mean()) if several else result.value
         ensemble = result.value if several else None
@@ -187,12 +187,12 @@ def uncertainty(context: Context) -> Table:
         seen = len(result.train) + results.validated(project, result.run)
         table.add(
             [
-                result.run.study, result.name, result.target, len(result.test), len(members),
+                result.run.study, result.name, result.target, result.tested, len(members),
                 result.coverage, low, high, _width(result), mean, ensemble, unit(target),
             ],
             [
                 heading(target), results.title(project, result), count(seen),
-                count(len(result.test)), f"{100 * result.coverage:.1f}",
+                count(result.tested), f"{100 * result.coverage:.1f}",
                 f"{100 * low:.1f} to {100 * high:.1f}", shown(_width(result), target),
                 shown(mean, target, 4), shown(ensemble, target, 4),
             ],
