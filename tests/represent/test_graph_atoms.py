@@ -7,7 +7,6 @@ import pkgutil
 
 import ase
 import numpy as np
-import pytest
 import torch
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from crystalmesh import represent
 from crystalmesh.config.check import WITH_POSITIONS
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import Positions
 from crystalmesh.represent.graph import Atoms
 from tests.represent.test_graph import random_crystal
@@ -72,8 +70,3 @@ def test_settings_know_which_representations_have_positions() -> None:
         ]
     assert tuple(found) == WITH_POSITIONS
     assert isinstance(GRAPH, Positions)
-
-
-def test_an_element_without_features_is_refused() -> None:
-    with pytest.raises(CrystalmeshError):
-        GRAPH.build(Crystal("m", "M", None, np.array([110]), np.zeros((1, 3))))
