@@ -13,12 +13,10 @@ from pymatgen.core import Lattice
 from scipy.spatial.transform import Rotation
 
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent.automorphisms import BITS, VARIANTS, automorphisms
 from crystalmesh.represent.delaunay import tessellate
 from crystalmesh.represent.mesh import primitive_cell
 from tests.represent.delaunay.test_tessellate import unimodular
-from tests.represent.test_complex import CRYSTALS, moved, some
 
 SETTINGS = {"symprec": 0.01, "tolerance": 0.001, "meet": 0.01}
 MAKER = VARIANTS["complex"](SETTINGS)
@@ -96,14 +94,6 @@ def _turned(one: Crystal, seed: int) -> Crystal:
 
 
 @settings(max_examples=40, deadline=None)
-@given(**CRYSTALS)
-def test_rotation_origin_order_cell_and_supercell(seed: int, name: str) -> None:
-    """`moved` may also mirror: these crystals are of no group that has a mirror image."""
-    one = some(seed, name)
-    assert bits(one) == bits(moved(one, seed))
-
-
-@settings(max_examples=40, deadline=None)
 @given(number=st.integers(1, 230), seed=st.integers(10, 10_000))
 def test_the_operations_are_spglibs(number: int, seed: int) -> None:
     lattice, frac, numbers = primitive_cell(general(number, seed), 0.01)
@@ -150,8 +140,3 @@ def test_collate() -> None:
     orders = [int(part.sum()) for part in batch["many"].split(sizes)]
     assert orders == [1, 48, 8]
     assert batch["operations"].shape == (sum(sizes), BITS)
-
-
-def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(CrystalmeshError, match=r"automorphisms\.complex: mett: unknown setting"):
-        VARIANTS["complex"]({"symprec": 0.01, "tolerance": 0.001, "mett": 0.01})

@@ -111,27 +111,6 @@ def test_rock_salt() -> None:
     np.testing.assert_allclose(parts["edges_size"][:, 1], 4 * np.pi / 6, rtol=1e-6)
 
 
-def canonical(parts: Parts) -> dict[str, NDArray[np.float64]]:
-    """Measures and numbers of orbits an atom of the primitive cell, in an order of their own."""
-    atoms = parts["atoms_many"].sum()
-    found = {}
-    for part in ("atoms", "edges", "faces", "cells"):
-        size = parts[f"{part}_size"].reshape(len(parts[f"{part}_many"]), -1)
-        rows = np.column_stack([parts[f"{part}_many"] / atoms, size]).astype(np.float64)
-        found[part] = rows[np.lexsort(np.round(rows, 2).T)]
-    return found
-
-
-@settings(max_examples=30, deadline=None)
-@given(**CRYSTALS)
-def test_orbits_are_a_function_of_the_crystal(seed: int, name: str) -> None:
-    one = some(seed, name)
-    a, b = canonical(REDUCED.build(one)), canonical(REDUCED.build(moved(one, seed)))
-    for part in a:
-        assert a[part].shape == b[part].shape
-        np.testing.assert_allclose(a[part].sum(axis=0), b[part].sum(axis=0), rtol=1e-4)
-
-
 def test_parts_of_a_batch_are_counted_through() -> None:
     items = [REDUCED.build(some(seed, "random")) for seed in (1, 2, 3)]
     batch = collate(items)
@@ -141,14 +120,6 @@ def test_parts_of_a_batch_are_counted_through() -> None:
         expected = items[2][border] + np.array([last[part] for part in of])
         np.testing.assert_array_equal(rows, expected)
     assert batch["atoms_pointer"].tolist()[-1] == len(batch["numbers"])
-
-
-def test_an_element_beyond_the_features_is_refused() -> None:
-    one = Crystal("x", "X", np.eye(3) * 4, np.array([118]), np.zeros((1, 3)))
-    with pytest.raises(CrystalmeshError, match="elements 1-100"):
-        REDUCED.build(one)
-    with pytest.raises(CrystalmeshError, match=r"complex\.full: tolerence: unknown"):
-        VARIANTS["full"]({"symprec": 0.01, "tolerence": 0.1})
 
 
 NEAREST = VARIANTS["nearest"]({"symprec": 0.01, "neighbours": 12, "cutoff": 9.0})

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import ase
 import numpy as np
-import pytest
 import torch
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
@@ -18,7 +17,6 @@ from crystalmesh import represent
 from crystalmesh.config import project
 from crystalmesh.config.check import WITH_POSITIONS, WITH_SITES
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import Positions, representation
 from crystalmesh.represent.graph import Atoms
 from tests.represent.test_graph import random_crystal
@@ -95,8 +93,3 @@ def test_settings_know_which_representations_have_a_row_for_each_site() -> None:
         if numbers is not None and numbers.tolist() == doubled.numbers.tolist():
             found.append(name)
     assert tuple(sorted(found)) == WITH_SITES
-
-
-def test_an_element_without_features_is_refused() -> None:
-    with pytest.raises(CrystalmeshError):
-        GRAPH.build(Crystal("m", "M", None, np.array([110]), np.zeros((1, 3))))

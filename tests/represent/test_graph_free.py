@@ -1,13 +1,11 @@
 """The radius graph of systems without a cell."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent.graph import Cgcnn, Radius
+from crystalmesh.represent.graph import Radius
 
 GRAPH = Radius({"cutoff": 3.0})
 
@@ -38,8 +36,3 @@ def test_all_pairs_within_the_cutoff_are_edges() -> None:
     graph = GRAPH.build(Crystal("m", "M", None, np.arange(1, 61), points))
     assert graph["count"].sum() == 60 * 59
     assert len(GRAPH.build(Crystal("m", "M", None, np.array([6]), points[:1]))["source"]) == 0
-
-
-def test_a_graph_for_crystals_refuses_a_molecule() -> None:
-    with pytest.raises(CrystalmeshError, match="m: no cell"):
-        Cgcnn({"neighbours": 12, "cutoff": 8.0}).build(molecule(0, 5))

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from crystalmesh.config.project import Project
-from crystalmesh.data.crystals import Crystal, Crystals
+from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import graph, representation, store
+from crystalmesh.represent import graph, store
 from crystalmesh.represent.store import Features
 
 
@@ -27,28 +26,15 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("name", ["graph.cgcnn", "mesh.published", "mesh.canonical"])
-def test_result_does_not_depend_on_the_number_of_processes(project: Project, name: str) -> None:
+def test_result_does_not_depend_on_the_number_of_processes(project: Project) -> None:
+    """Of the one whose code is compiled; what each process runs is the same for all."""
+    name = "mesh.canonical"
     found = []
     for jobs in (1, 2):
         store.build(project, "tiny", name, jobs)
         found.append(contents(folder(project, name)))
     assert found[0] == found[1]
     assert len(found[0]) == 5 + 1
-
-
-def test_features_are_what_the_representation_makes(project: Project) -> None:
-    store.build(project, "tiny", "graph.cgcnn", 1)
-    features = Features(folder(project))
-    crystals = Crystals.load(project.crystals("tiny"))
-    maker = representation("graph.cgcnn", project.params.representation("graph.cgcnn"))
-    assert list(features) == crystals.ids
-    for i in (0, 4, len(crystals.ids) - 1):
-        expected = maker.build(crystals[i])
-        found = features[crystals.ids[i]]
-        assert found.keys() == expected.keys()
-        for key in expected:
-            np.testing.assert_array_equal(found[key], expected[key])
 
 
 def test_a_bad_crystal_is_listed_and_does_not_stop_the_others(

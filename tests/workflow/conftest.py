@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from crystalmesh.config import plan
+from tests.workflow.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "workflow" / "mini"
@@ -114,17 +116,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forks() -> Iterator[Forks]:
+    """Shared: commands run in it one after the other, each as in a process of its own."""
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """The tiny report, all its stages run in one process by chain.py; only to be copied."""
     root = tmp_path_factory.mktemp("first") / "project"
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.workflow.chain", str(root)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = forks.run("chain", [str(root)])
+    assert ended.code == 0, ended.complaint
     return root
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ class Stage(NamedTuple):
     keys: frozenset[str]
 
 
+@cache
 def in_snakefile(root: Path, *more: str) -> set[Stage]:
     """The jobs of all studies, and of `more` files, as a dry run prints them."""
     options = ("--dry-run", "--forceall", "--printshellcmds", "--cores", "2")
@@ -47,6 +49,7 @@ def in_snakefile(root: Path, *more: str) -> set[Stage]:
     return stages
 
 
+@cache
 def in_dvc(root: Path) -> set[Stage]:
     """The stages of all dvc.yaml files, with templates and loops over the plans resolved."""
     with warnings.catch_warnings():
@@ -101,13 +104,13 @@ def comparable(stages: Iterable[Stage], units: Iterable[str], root: Path) -> set
     return {s._replace(inputs=resolved(s.inputs), outputs=resolved(s.outputs)) for s in stages}
 
 
-def disagreements(root: Path) -> list[Stage]:
-    """The stages that only one of the engines has."""
+def disagreements(root: Path, other: Path | None = None) -> list[Stage]:
+    """The stages that only one of the engines has; Snakemake reads `other`, if given."""
     dvc = in_dvc(root)
     units = {path for stage in dvc for path in stage.outputs}
     data = sorted(path for path in units if path.startswith(("data/", "results/benchmarks/")))
     more = [path if path.endswith((".json", ".gz")) else f"{path}/index.json" for path in data]
-    snakemake = comparable(in_snakefile(root, *more), units, root)
+    snakemake = comparable(in_snakefile(other or root, *more), units, root)
     return sorted(snakemake ^ comparable(dvc, units, root))
 
 
@@ -153,4 +156,6 @@ def test_a_stage_changed_in_one_file_is_found(
     changed = re.sub(re.escape(old), new, text)
     assert changed != text
     (root / file).write_text(changed)
-    assert stage in {found.command.split()[0] for found in disagreements(root)}
+    # the other engine reads what it has read before
+    both = (small, root) if file.startswith("rules/") else (root, small)
+    assert stage in {found.command.split()[0] for found in disagreements(*both)}

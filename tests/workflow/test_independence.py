@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from tests.workflow import chain
-from tests.workflow.conftest import ROOT
+from tests.workflow.forks import OWN, ROOT, Forks
 
 Outputs = dict[str, list[Any]]
 
@@ -48,6 +48,11 @@ class Row:
     stages: str
     other: Setting
     usual: Setting = Setting()
+
+    @property
+    def of_interpreter(self) -> bool:
+        """Whether the interpreter looks at it when it starts."""
+        return any(name.startswith(("PYTHON", "LC_", "OMP_")) for name in self.other.environment)
 
 
 ROWS = [
@@ -82,24 +87,25 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(root: Path, setting: Setting, **more: str) -> Outputs:
+def made(root: Path, setting: Setting, forks: Forks | None = None, **more: str) -> Outputs:
     """Run the stages in a process of their own under a setting; the outputs."""
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("LC_", "LANG", "TZ", "PYTHON", "CRYSTALMESH", "OMP_", "MKL_"))
-    }
     options = [f"{key}={value}" for key, value in (setting.options | more).items()]
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.workflow.chain", str(root), *options],
-        cwd=ROOT,
-        env=environment | setting.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    found: Outputs = json.loads(ended.stdout)
+    if forks is not None:
+        ended = forks.run("chain", [str(root), *options], environment=setting.environment)
+        code, said, complaint = ended
+    else:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(OWN)}
+        process = subprocess.run(
+            [sys.executable, "-m", "tests.workflow.chain", str(root), *options],
+            cwd=ROOT,
+            env=environment | setting.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        code, said, complaint = process.returncode, process.stdout, process.stderr
+    assert code == 0, complaint
+    found: Outputs = json.loads(said)
     return found
 
 
@@ -113,12 +119,13 @@ def everything(rows: list[Row]) -> Setting:
     return Setting(options, environment, folder)
 
 
-def without(row: Row, setting: Setting, first: Path, folder: Path) -> Outputs:
+def without(row: Row, setting: Setting, first: Path, folder: Path, forks: Forks) -> Outputs:
     """The outputs of the row's stages, run in a copy of `first` with its safeguard off."""
     root = folder / setting.folder
     shutil.copytree(first, root)
     shutil.rmtree(root / ".crystalmesh")  # the journal would tell what was changed
-    return made(root, setting, off=row.safeguard, stages=row.stages)
+    able = None if row.of_interpreter else forks
+    return made(root, setting, able, off=row.safeguard, stages=row.stages)
 
 
 def test_nothing_of_all_this_matters(tmp_path: Path) -> None:
@@ -129,15 +136,17 @@ def test_nothing_of_all_this_matters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.safeguard)
-def test_it_would_matter_without_its_safeguard(row: Row, first: Path, tmp_path: Path) -> None:
-    one = without(row, row.usual, first, tmp_path / "one")
-    other = without(row, row.other, first, tmp_path / "other")
+def test_it_would_matter_without_its_safeguard(
+    row: Row, first: Path, forks: Forks, tmp_path: Path
+) -> None:
+    one = without(row, row.usual, first, tmp_path / "one", forks)
+    other = without(row, row.other, first, tmp_path / "other", forks)
     assert one != other
 
 
 def main() -> None:
     """Print the table of the rows, or of those named; exit code 1 where one fails."""
-    failed, named = False, sys.argv[1:]
+    failed, named, forks = False, sys.argv[1:], Forks()
     with tempfile.TemporaryDirectory() as name:
         first = Path(name) / "first"
         made(first, Setting())
@@ -148,11 +157,12 @@ def main() -> None:
             expected = chain.outputs(first)
             found = made(folder / row.other.folder, row.other)
             equal = sum(found.get(key) == value for key, value in expected.items())
-            one = without(row, row.usual, first, folder / "one off")
-            other = without(row, row.other, first, folder / "other off")
+            one = without(row, row.usual, first, folder / "one off", forks)
+            other = without(row, row.other, first, folder / "other off", forks)
             differ = sum(one.get(key) != other.get(key) for key in one | other)
             print(f"| {row.name} | {len(expected)} | {equal} | {differ} |", flush=True)
             failed |= equal < len(expected) or not differ
+    forks.close()
     sys.exit(failed)
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,6 +20,7 @@ from crystalmesh.config import plan
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.files import read_csv
 from tests.workflow.conftest import BIN, Made, edit, mini, ran, run
+from tests.workflow.forks import Forks
 
 RUN = "log_k-cgcnn-15"
 LEDGER = "results/demo/ledger.json"
@@ -171,20 +171,6 @@ STAGES = {
     "site demo": "results/demo",
     "crate demo": "results/demo",
 }
-# Ctrl-C in the worst moment: an output has been written, but is not in its place yet.
-INTERRUPTED = """
-import os, signal, sys, time
-
-def interrupt(_):
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(10)
-
-# Where these tests run in the background of a shell, they are started with Ctrl-C ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-os.fsync = interrupt
-from crystalmesh import cli
-cli.main()
-"""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -192,19 +178,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_interrupted_while_it_writes(made: Made, stage: str) -> None:
+def test_interrupted_while_it_writes(made: Made, forks: Forks, stage: str) -> None:
     folder = made.root / STAGES[stage]
     before = contents(folder)
-    ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *stage.split()],
-        cwd=made.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 130, ended.stderr
-    assert ended.stderr.endswith(LINE)
-    assert "Traceback" not in ended.stderr
+    ended = forks.run("interrupted", stage.split(), made.root)
+    assert ended.code == 130, ended.complaint
+    assert ended.complaint.endswith(LINE)
+    assert "Traceback" not in ended.complaint
     assert contents(folder) == before
 
 

@@ -14,7 +14,9 @@ from crystalmesh.config import plan
 from crystalmesh.files import read_csv, sha256
 from crystalmesh.provenance.difference import difference
 from tests.workflow.conftest import BIN, edit, run
+from tests.workflow.forks import Forks
 
+Verify = Callable[..., tuple[int, str]]
 RUN = "log_k-cgcnn"
 RESULTS = Path("results") / "demo"
 
@@ -29,10 +31,16 @@ def report(first: Path, tmp_path: Path) -> Path:
     return root
 
 
-def verify(root: Path, *options: str) -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def verify(forks: Forks) -> Verify:
     """Exit code and output of `crystalmesh verify demo`."""
-    ended = run(root, "crystalmesh", "verify", "demo", *options, CRYSTALMESH_MIRROR=str(root))
-    return ended.returncode, ended.stdout
+
+    def verified(root: Path, *options: str) -> tuple[int, str]:
+        mirror = {"CRYSTALMESH_MIRROR": str(root)}
+        ended = forks.run("command", ["verify", "demo", *options], root, mirror)
+        return ended.code, ended.said + ended.complaint
+
+    return verified
 
 
 def digit(path: Path) -> None:
@@ -42,7 +50,7 @@ def digit(path: Path) -> None:
     path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
 
 
-def test_the_whole_report_is_made_again_four_stages_at_once(report: Path) -> None:
+def test_the_whole_report_is_made_again_four_stages_at_once(report: Path, verify: Verify) -> None:
     code, said = verify(report, "--cores", "4")
     ledger = json.loads((report / RESULTS / "ledger.json").read_text())
     count = len(ledger["outputs"]) + len(ledger["data"])
@@ -53,7 +61,9 @@ def test_the_whole_report_is_made_again_four_stages_at_once(report: Path) -> Non
     assert list((report / ".crystalmesh").glob("verify/*")) == []
 
 
-def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(report: Path) -> None:
+def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(
+    report: Path, verify: Verify
+) -> None:
     code, said = verify(report, "--from-checkpoints", "--cores", "1")
     assert code == 0, said
     assert said.count("same (taken as it is)") == 2 * 4
@@ -68,7 +78,9 @@ def test_nothing_is_trained_from_checkpoints_one_stage_at_a_time(report: Path) -
     assert f"{path.name}: not the file of the ledger" in said
 
 
-def test_tables_figures_and_document_come_again_from_predictions(report: Path) -> None:
+def test_tables_figures_and_document_come_again_from_predictions(
+    report: Path, verify: Verify
+) -> None:
     code, said = verify(report, "--from-predictions")
     assert code == 0, said
     stages = {line.split()[1] for line in said.splitlines() if line.startswith("results/")}
@@ -80,7 +92,7 @@ def test_tables_figures_and_document_come_again_from_predictions(report: Path) -
     assert "log_k.csv: not the file of the ledger" in said
 
 
-def test_the_first_stage_that_differs_is_named(report: Path) -> None:
+def test_the_first_stage_that_differs_is_named(report: Path, verify: Verify) -> None:
     """Another split than the ledger's: crystals agree, and all that follows does not."""
     edit(report / "config" / "all.yaml", "seed: 0", "seed: 5")
     plan.write(report)
@@ -117,7 +129,9 @@ TAMPERED: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 @pytest.mark.parametrize("change", TAMPERED)
-def test_what_was_changed_by_hand_is_found_in_a_second(report: Path, change: str) -> None:
+def test_what_was_changed_by_hand_is_found_in_a_second(
+    report: Path, verify: Verify, change: str
+) -> None:
     stage, tamper = TAMPERED[change]
     tamper(report / RESULTS)
     code, said = verify(report, "--quick")
@@ -126,7 +140,9 @@ def test_what_was_changed_by_hand_is_found_in_a_second(report: Path, change: str
 
 
 @pytest.mark.parametrize("kind", ["predictions", "metrics", "tables"])
-def test_a_lie_is_found_where_the_ledger_tells_it_too(report: Path, kind: str) -> None:
+def test_a_lie_is_found_where_the_ledger_tells_it_too(
+    report: Path, verify: Verify, kind: str
+) -> None:
     """What was changed together with its checksum does not fit what is made from it."""
     name = {"predictions": f"{RUN}/log_k.csv", "metrics": f"{RUN}.json"}
     path = report / RESULTS / kind / name.get(kind, "runs.json")
@@ -143,7 +159,7 @@ def test_a_lie_is_found_where_the_ledger_tells_it_too(report: Path, kind: str) -
     assert expected[kind] in said
 
 
-def test_a_setting_that_was_changed_since_is_named(report: Path) -> None:
+def test_a_setting_that_was_changed_since_is_named(report: Path, verify: Verify) -> None:
     assert verify(report, "--quick")[0] == 0
     edit(report / "config" / "models" / "cgcnn.yaml", "lr: 0.01", "lr: 0.02")
     code, said = verify(report, "--quick")
@@ -156,7 +172,7 @@ def test_a_setting_that_was_changed_since_is_named(report: Path) -> None:
     assert "demo: log_k-mesh " not in said  # its settings are as they were
 
 
-def test_what_cannot_be_verified(report: Path) -> None:
+def test_what_cannot_be_verified(report: Path, verify: Verify) -> None:
     assert "no output matches 'nonesuch'" in verify(report, "--only", "nonesuch")[1]
     assert "give one alone" in verify(report, "--quick", "--only", "x")[1]
     for text in ("{}", "[]"):
@@ -215,7 +231,7 @@ def test_differences_are_measured(tmp_path: Path) -> None:
     assert "all values are equal" in difference(one, other)
 
 
-def test_large_checkpoints_may_be_left_out_of_git(report: Path) -> None:
+def test_large_checkpoints_may_be_left_out_of_git(report: Path, verify: Verify) -> None:
     path = report / RESULTS / "checkpoints" / f"{RUN}.safetensors"
     path.unlink()
     assert verify(report, "--quick")[0] == 1

@@ -2,16 +2,25 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
 
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a setting, in Angstrom
+Count = Annotated[int, Field(gt=0)]  # a setting
+
 
 class Representation(Protocol):
-    """What `crystalmesh.represent.<module>.VARIANTS[<variant>]` makes from its settings."""
+    """What `crystalmesh.represent.<module>.VARIANTS[<variant>]` makes from its settings.
+
+    `NOT_INVARIANT[<variant>]` of the module names what besides the system features depend on, if
+    anything: "sites" (their order), "origin", "rotation", "reflection", "translation" (in which
+    image of its cell an atom is given), "basis" (of the lattice) or "supercell".
+    """
 
     def build(self, crystal: Crystal) -> dict[str, NDArray[Any]]:
         """Arrays of one crystal: indices and shifts, not expanded features."""

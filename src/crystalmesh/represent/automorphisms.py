@@ -27,6 +27,7 @@ from torch import Tensor
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import Length
 from crystalmesh.represent.delaunay import Complex
 from crystalmesh.represent.mesh import primitive_complex
 
@@ -54,9 +55,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: float  # Angstrom, of spglib's search for the primitive cell
-    tolerance: float  # Angstrom within which atoms count as co-spherical
-    meet: float  # Angstrom within which an image meets an atom
+    symprec: Length  # Angstrom, of spglib's search for the primitive cell
+    tolerance: Length  # Angstrom within which atoms count as co-spherical
+    meet: Length  # Angstrom within which an image meets an atom
 
 
 class Automorphisms:

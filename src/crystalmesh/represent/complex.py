@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from vesin import NeighborList
 
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms, geometry
+from crystalmesh.represent import Count, Length, atoms, geometry
 from crystalmesh.represent.delaunay import Complex, tessellate
 from crystalmesh.represent.elastic import NAMES, OTHERS, Descriptors, standard, truss
 from crystalmesh.represent.mesh import primitive_cell, primitive_complex
@@ -35,8 +35,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: float  # Angstrom, of spglib's search for the primitive cell and for orbits
-    tolerance: float  # Angstrom within which atoms count as co-spherical
+    symprec: Length  # Angstrom, of spglib's search for the primitive cell and for orbits
+    tolerance: Length  # Angstrom within which atoms count as co-spherical
 
 
 class Full:
@@ -160,9 +160,9 @@ class NearestSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: float  # Angstrom, of spglib's search for the primitive cell
-    neighbours: int = Field(gt=0)  # of each atom; an edge is one of either end's
-    cutoff: float = Field(gt=0)  # Angstrom within which they are looked for
+    symprec: Length  # Angstrom, of spglib's search for the primitive cell
+    neighbours: Count  # of each atom; an edge is one of either end's
+    cutoff: Length  # Angstrom within which they are looked for
 
 
 class Nearest:
@@ -421,3 +421,5 @@ VARIANTS: dict[str, type[Full] | type[Nearest]] = {
     "elastic": Elastic,
     "described": Described,
 }
+# Which of a shell are kept at the last place, rounding decides.
+NOT_INVARIANT = {"nearest": ("sites", "origin", "rotation", "reflection", "basis", "supercell")}

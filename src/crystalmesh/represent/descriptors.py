@@ -24,20 +24,21 @@ import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import spglib
 import torch
 from ase.geometry.minkowski_reduction import minkowski_reduce
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from vesin import NeighborList
 
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
+from crystalmesh.represent import Length
 from crystalmesh.represent.atoms import ELEMENTS, UnknownElementError
 
 Floats = NDArray[np.float64]
@@ -152,7 +153,7 @@ class StructureSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: Annotated[float, Field(gt=0)]  # Angstrom, of spglib
+    symprec: Length  # Angstrom, of spglib
 
 
 class Joined:

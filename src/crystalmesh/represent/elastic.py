@@ -17,16 +17,16 @@ import csv
 import functools
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
-from crystalmesh.represent import descriptors, geometry
+from crystalmesh.represent import Length, descriptors, geometry
 from crystalmesh.represent.delaunay import Complex
 from crystalmesh.represent.descriptors import ELEMENTAL, STRUCTURE, column, elemental
 from crystalmesh.represent.mesh import primitive_complex
@@ -253,8 +253,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: Annotated[float, Field(gt=0)]  # Angstrom, of spglib
-    tolerance: Annotated[float, Field(gt=0)]  # Angstrom within which atoms count as co-spherical
+    symprec: Length  # Angstrom, of spglib
+    tolerance: Length  # Angstrom within which atoms count as co-spherical
 
 
 class Descriptors(descriptors.Joined):

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from vesin import NeighborList
 
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms
+from crystalmesh.represent import Count, Length, atoms
 
 SHELL = 1e-4  # Angstrom: a gap in distance above this parts two shells
 EQUAL = 1e-5  # Angstrom: distances are equal unless a gap above this parts them
@@ -24,8 +24,8 @@ class CgcnnSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    neighbours: int
-    cutoff: float  # Angstrom
+    neighbours: Count
+    cutoff: Length  # Angstrom
 
 
 class Cgcnn:
@@ -51,6 +51,10 @@ class Cgcnn:
         Returns:
             lattice [3, 3] (Angstrom, rows), numbers [n], frac [n, 3], neighbour [n, k] (site, -1
             where there is none) and shift [n, k, 3] (in cells).
+
+        Raises:
+            CrystalmeshError: an element beyond 100, or a number that int16 (of cells, int8) does
+                not hold.
         """
         atoms.vectors(crystal.numbers)  # refuses elements without features
         k, n = self.settings.neighbours, len(crystal.numbers)
@@ -68,8 +72,8 @@ class Cgcnn:
         kept = rank < k
         neighbour = np.full((n, k), -1, dtype=np.int16)
         shifts = np.zeros((n, k, 3), dtype=np.int8)
-        neighbour[i[kept], rank[kept]] = j[kept]
-        shifts[i[kept], rank[kept]] = shift[kept]
+        neighbour[i[kept], rank[kept]] = _narrow(j[kept], "sites")
+        shifts[i[kept], rank[kept]] = _narrow(shift[kept], "cells between neighbours", np.int8)
         return {
             "lattice": crystal.lattice,
             "numbers": crystal.numbers.astype(np.uint8),
@@ -149,7 +153,7 @@ class RadiusSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cutoff: float = Field(gt=0)  # Angstrom
+    cutoff: Length  # Angstrom
 
 
 class Radius:
@@ -206,11 +210,11 @@ class Radius:
         assert len(np.unique(row)) == g
         return {
             "numbers": crystal.numbers[first].astype(np.uint8),
-            "sites": _int16(sites, "equal sites"),
-            "source": _int16(origin, "sites"),
-            "target": _int16(place, "sites"),
+            "sites": _narrow(sites, "equal sites"),
+            "source": _narrow(origin, "sites"),
+            "target": _narrow(place, "sites"),
             "group": row.astype(np.int32),
-            "count": _int16(count, "equal neighbours"),
+            "count": _narrow(count, "equal neighbours"),
             "distance": distance.astype(np.float32),
         }
 
@@ -281,14 +285,13 @@ class Atoms:
             quantities="ijS",
         )
         order = np.lexsort((*shift.T[::-1], source, target))
-        _int16(np.abs(shift), "cells between neighbours")
         return {
             "numbers": crystal.numbers.astype(np.uint8),
             "positions": np.asarray(crystal.positions, dtype=np.float64),
             "cell": np.asarray(cell, dtype=np.float64),
-            "source": _int16(source[order].astype(np.int64), "sites"),
-            "target": _int16(target[order].astype(np.int64), "sites"),
-            "shift": shift[order].astype(np.int16),
+            "source": _narrow(source[order].astype(np.int64), "sites"),
+            "target": _narrow(target[order].astype(np.int64), "sites"),
+            "shift": _narrow(shift[order], "cells between neighbours"),
         }
 
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
@@ -388,10 +391,20 @@ def _by_first(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.int64)
 
 
-def _int16(values: NDArray[np.integer[Any]], what: str) -> NDArray[np.int16]:
-    if len(values) and values.max() > np.iinfo(np.int16).max:
-        raise CrystalmeshError(f"graph: {values.max()} {what}: more than int16 holds")
-    return values.astype(np.int16)
+def _narrow(
+    values: NDArray[np.integer[Any]], what: str, kind: type[np.signedinteger[Any]] = np.int16
+) -> NDArray[np.signedinteger[Any]]:
+    """The numbers as small integers; raises CrystalmeshError where these do not hold them."""
+    most = int(np.abs(values).max(initial=0))
+    if most > np.iinfo(kind).max:
+        raise CrystalmeshError(f"graph: {most} {what}: more than {np.dtype(kind)} holds")
+    return values.astype(kind)
 
 
 VARIANTS = {"cgcnn": Cgcnn, "radius": Radius, "atoms": Atoms}
+NOT_INVARIANT = {
+    # Which atoms of a shell are kept, where they are of one element but not of one kind.
+    "cgcnn": ("sites", "supercell"),
+    "radius": ("supercell",),  # how many sites are alike
+    "atoms": ("origin", "rotation", "reflection", "translation", "supercell"),  # positions
+}

@@ -27,7 +27,7 @@ from torch import Tensor
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms, geometry
+from crystalmesh.represent import Count, Length, atoms, geometry
 from crystalmesh.represent.delaunay import Complex, tessellate
 
 __all__ = ["Canonical", "Complex", "Published", "collate", "tessellate", "tessellate_supercell"]
@@ -41,9 +41,9 @@ class PublishedSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: float  # Angstrom, of spglib's refinement
-    supercell: int  # repetitions along each axis; odd, so that there is a central cell
-    tolerance: float  # Angstrom by which a vertex may lie outside the central cell's closed box
+    symprec: Length  # Angstrom, of spglib's refinement
+    supercell: Count  # repetitions along each axis; odd, so that there is a central cell
+    tolerance: Length  # Angstrom by which a vertex may lie outside the central cell's closed box
 
 
 class Triangles:
@@ -99,8 +99,8 @@ class CanonicalSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symprec: float  # Angstrom, of spglib's refinement
-    tolerance: float  # Angstrom within which atoms count as co-spherical
+    symprec: Length  # Angstrom, of spglib's refinement
+    tolerance: Length  # Angstrom within which atoms count as co-spherical
 
 
 class Canonical(Triangles):
@@ -221,7 +221,10 @@ def _found_cell(
 ) -> tuple[Float[NDArray[Any], "3 3"], Float[NDArray[Any], "s 3"], Int[NDArray[Any], " s"]]:
     atoms.vectors(crystal.numbers)  # refuses elements without features
     cell: Any = (crystal.lattice, crystal.frac, crystal.numbers)
-    found = search(cell, symprec=symprec)
+    try:
+        found = search(cell, symprec=symprec)
+    except spglib.SpglibError as error:
+        raise CrystalmeshError(problem) from error
     if found is None:
         raise CrystalmeshError(problem)
     lattice, frac, numbers = found
@@ -331,3 +334,7 @@ def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
 
 
 VARIANTS = {"published": Published, "canonical": Canonical}
+NOT_INVARIANT = {
+    "published": ("sites", "origin", "rotation", "reflection", "basis", "supercell"),
+    "canonical": ("origin", "reflection", "basis", "supercell"),  # of spglib's conventional cell
+}

@@ -14,16 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import spglib
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from crystalmesh.config.read import parse
 from crystalmesh.data.crystals import Crystal
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.represent import atoms
+from crystalmesh.represent import Count, Length, atoms
 from crystalmesh.represent.mesh import conventional_cell, primitive_cell
 
 MOST = 10_000  # points of a crystal
@@ -36,8 +35,8 @@ class PointsSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cell: Literal["input", "primitive", "conventional"]  # of the raw file; spglib's standard ones
-    copies: int = Field(gt=0)  # cells along each axis; 1: the cell alone
-    symprec: float  # Angstrom, of spglib; without effect on the cell of the raw file
+    copies: Count  # cells along each axis; 1: the cell alone
+    symprec: Length  # Angstrom, of spglib; without effect on the cell of the raw file
 
 
 class Points:
@@ -84,11 +83,7 @@ class Points:
         if name == "input":
             return crystal.lattice, crystal.frac, crystal.numbers
         search = conventional_cell if name == "conventional" else primitive_cell
-        try:
-            found = search(crystal, symprec)
-        except spglib.SpglibError as error:
-            raise CrystalmeshError(f"{crystal.id}: spglib finds no {name} cell") from error
-        lattice, frac, numbers = found
+        lattice, frac, numbers = search(crystal, symprec)
         return lattice, frac - np.floor(frac + EDGE), numbers
 
     def collate(self, items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
@@ -115,3 +110,4 @@ class Points:
 
 
 VARIANTS = {"primitive": Points, "conventional": Points, "copies": Points}
+NOT_INVARIANT = dict.fromkeys(VARIANTS, ("origin", "reflection", "basis", "supercell"))
