@@ -82,7 +82,6 @@ def test_settings_know_which_representations_have_a_row_for_each_site() -> None:
         for module, variants in params.representations.items()
         for name, settings in variants.items()
     }
-    made["complex.sites"] = made["complex.full"]
     frac = np.array([[0.25, 0.5, 0.5], [0, 0, 0], [0.75, 0.5, 0.5], [0.5, 0, 0]])
     doubled = Crystal("x", "X", np.diag([6.0, 3.0, 3.0]), np.array([17, 11, 17, 11]), frac)
     found = []

@@ -421,5 +421,8 @@ VARIANTS: dict[str, type[Full] | type[Nearest]] = {
     "elastic": Elastic,
     "described": Described,
 }
-# Which of a shell are kept at the last place, rounding decides.
-NOT_INVARIANT = {"nearest": ("sites", "origin", "rotation", "reflection", "basis", "supercell")}
+NOT_INVARIANT = {
+    "sites": ("supercell",),  # how many sites are alike
+    # Which of a shell are kept at the last place, rounding decides.
+    "nearest": ("sites", "origin", "rotation", "reflection", "basis", "supercell"),
+}
