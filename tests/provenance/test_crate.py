@@ -12,9 +12,9 @@ from crystalmesh.config.project import load
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, sha256
 from crystalmesh.provenance import crate
-from tests.workflow.conftest import first
+from tests.workflow.conftest import first, forks
 
-__all__ = ["first"]
+__all__ = ["first", "forks"]
 
 
 @pytest.fixture

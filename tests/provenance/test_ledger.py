@@ -11,9 +11,9 @@ from crystalmesh.config.project import Project, load
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.provenance import ledger, software
 from tests.conftest import run_of
-from tests.workflow.conftest import first
+from tests.workflow.conftest import first, forks
 
-__all__ = ["first"]
+__all__ = ["first", "forks"]
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ every = pytest.mark.parametrize("name", NAMES)
 NAMED = st.sampled_from([*sorted(KNOWN), "random"])
 EXAMPLES = [some(seed, "random") for seed in (1, 2, 3, 6)]
 EXAMPLES += [some(seed, name) for seed, name in enumerate(sorted(KNOWN))]
+# Of co-spherical atoms, so placed that even whole cells added to coordinates tip a tie.
+TIED = some(122, "diamond: 8 tetrahedra, 16 rings")
 FREE = [molecule(0, 5), molecule(1, 12)]
 
 
@@ -182,14 +184,14 @@ def test_atoms_far_away_in_another_image_are_the_same_or_refused(name: str) -> N
         assert "\n" not in said
     else:
         different = np.abs(seen(name, other) - seen(name, one)).max() > APART
-        assert different == ("translation" in not_invariant(name))
+        assert not different or "translation" in not_invariant(name)
 
 
 @every
 def test_what_features_depend_on_besides_is_seen(name: str) -> None:
     """A statement that is not true any longer is found."""
     for kind in not_invariant(name):
-        gaps = (gap(name, one, [kind], seed) for one in EXAMPLES for seed in range(3))
+        gaps = (gap(name, one, [kind], seed) for one in [*EXAMPLES, TIED] for seed in range(3))
         assert any(found > APART for found in gaps), kind
 
 

@@ -252,7 +252,7 @@ def test_large_checkpoints_may_be_left_out_of_git(report: Path, verify: Verify) 
     assert "the predictions give other metrics" in verify(report, "--quick")[1]
 
 
-def test_runs_are_verified_one_after_the_other(report: Path) -> None:
+def test_runs_are_verified_one_after_the_other(report: Path, verify: Verify) -> None:
     """At least one a call; a run whose outputs differ is told, and waits for its next turn."""
     path = report / RESULTS / "history" / "log_k-mesh.csv"
     digit(path)

@@ -335,6 +335,6 @@ def collate(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
 
 VARIANTS = {"published": Published, "canonical": Canonical}
 NOT_INVARIANT = {
-    "published": ("sites", "origin", "rotation", "reflection", "basis", "supercell"),
+    "published": ("sites", "origin", "rotation", "reflection", "translation", "basis", "supercell"),
     "canonical": ("origin", "reflection", "basis", "supercell"),  # of spglib's conventional cell
 }
