@@ -288,7 +288,8 @@ def _bring(project: Project, study: str, folder: Path, kinds: Sequence[str]) -> 
     for kind in kinds:
         base = top / kind
         paths = sorted(base.rglob("*")) if base.is_dir() else [base] if base.exists() else []
-        for path in (one for one in paths if one.is_file()):
+        # Snakemake keeps the time of a folder in a hidden file.
+        for path in (one for one in paths if one.is_file() and not one.name.startswith(".")):
             name = path.relative_to(top).as_posix()
             run = runs.get(path.stem) if kind in ("history", "cards") else None
             if run and "predictions" not in kinds and not project.checkpoint(run).exists():
