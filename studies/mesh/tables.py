@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crystalmesh.config.schema import Target
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.own import Context
 from crystalmesh.report.results import Result
 from crystalmesh.report.tables import beside
@@ -128,7 +128,7 @@ def _add_main(
         }
     )
     if graph := ours[4]:
-        context.numbers[f"{name}.cgcnn.interval"] = span(*results.interval(graph.losses), target)
+        context.numbers[f"{name}.cgcnn.interval"] = span(*bootstrap.interval(graph.losses), target)
 
 
 def _dft(dft: Mapping[str, float], target: Target) -> str:

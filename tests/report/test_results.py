@@ -8,7 +8,7 @@ import pytest
 from crystalmesh.config.project import Project
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.results import Result
 from crystalmesh.report.tables import beside
 from tests.report.conftest import STUDY, Maker, run
@@ -60,25 +60,25 @@ def test_damaged_predictions_are_one_line(make: Maker, text: str) -> None:
 
 def test_interval_is_fixed_and_about_two_standard_errors() -> None:
     losses = np.random.default_rng(3).normal(1, 0.5, 400)
-    low, high = results.interval(losses)
-    assert (low, high) == results.interval(losses)
+    low, high = bootstrap.interval(losses)
+    assert (low, high) == bootstrap.interval(losses)
     assert low < losses.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.15)
 
 
 @pytest.mark.parametrize("n", [1, 3, 1000])
 def test_interval_of_any_number_of_crystals(n: int) -> None:
-    assert results.interval(np.ones(n)) == (1.0, 1.0)
+    assert bootstrap.interval(np.ones(n)) == (1.0, 1.0)
 
 
 def test_the_block_of_resamples_does_not_change_the_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses = np.random.default_rng(4).random(50)
-    expected = results.interval(losses)
+    expected = bootstrap.interval(losses)
     for block in (1, 777, 10**7):  # less than one resample, some, all at once
-        monkeypatch.setattr(results, "BLOCK", block)
-        assert results.interval(losses) == expected
+        monkeypatch.setattr(bootstrap, "BLOCK", block)
+        assert bootstrap.interval(losses) == expected
 
 
 def test_the_partner_of_a_result(found: list[Result]) -> None:
@@ -174,10 +174,10 @@ def test_crystals_of_a_second_target_are_its_own(make: Maker) -> None:
 def test_the_interval_of_a_wide_target_draws_whole_crystals() -> None:
     """Numbers of one crystal that are all alike tell no more than one number would."""
     losses = np.random.default_rng(0).random(50)
-    low, high = results.interval(losses)
+    low, high = bootstrap.interval(losses)
     crystals = [f"mp-{i:02}" for i in range(50)]
-    assert results.interval(losses, crystals) == pytest.approx((low, high), rel=1e-12)
+    assert bootstrap.interval(losses, crystals) == pytest.approx((low, high), rel=1e-12)
     nine = np.repeat(losses, 9), [one for one in crystals for _ in range(9)]
-    assert results.interval(*nine) == pytest.approx((low, high), rel=1e-12)
-    narrower = results.interval(nine[0])
+    assert bootstrap.interval(*nine) == pytest.approx((low, high), rel=1e-12)
+    narrower = bootstrap.interval(nine[0])
     assert narrower[1] - narrower[0] < 0.5 * (high - low)

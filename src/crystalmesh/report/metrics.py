@@ -6,7 +6,7 @@ from crystalmesh import files
 from crystalmesh.config.project import Project
 from crystalmesh.config.schema import Run
 from crystalmesh.errors import CrystalmeshError
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.results import Result
 
 OF_RUN = ("study", "dataset", "model", "representation", "split", "fold", "seed", "size")
@@ -33,7 +33,7 @@ def record(project: Project, result: Result) -> dict[str, Any]:
     """
     run, path = result.run, project.metrics(result.run)
     block, card = files.read_json(path), files.read_json(project.card(run))
-    low, high = results.interval(result.losses, result.drawn)
+    low, high = bootstrap.interval(result.losses, result.drawn)
     n_train, n_val = results.sizes(project, result)
     try:
         own = block["targets"][result.target]

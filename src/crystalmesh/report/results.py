@@ -17,11 +17,7 @@ from crystalmesh.data import splits
 from crystalmesh.data.crystals import Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.learn.evaluate import holds, mean_width
-
-LEVEL = 95  # per cent of the bootstrap intervals
-RESAMPLES = 2000
-BOOTSTRAP_SEED = 0
-BLOCK = 200_000  # numbers of resamples in memory at once
+from crystalmesh.report import bootstrap
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class Result:
 
     @property
     def drawn(self) -> Sequence[str] | None:
-        """What `interval` is to draw whole: of a wide target the crystal of each number."""
+        """What a bootstrap is to draw whole: of a wide target the crystal of each number."""
         return self.test if self.place else None
 
     @property
@@ -237,35 +233,6 @@ def joined(parts: Sequence[Result], wanted: Sequence[int]) -> Result:
     return replace(first, members=members, prediction=members.mean(axis=0))
 
 
-def interval(
-    losses: Float[NDArray[np.float64], " n"], crystals: Sequence[str] | None = None
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over test crystals, from a fixed seed.
-
-    It tells how much the mean would move with another draw of test crystals. It says nothing of
-    another draw of training crystals or of another seed of the network. With `crystals`, that of
-    each loss, crystals are drawn with all their losses: those of one crystal are alike.
-    """
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    counts: NDArray[Any] | None = None
-    if crystals is not None:
-        _, groups = np.unique(np.array(crystals), return_inverse=True)
-        losses = np.bincount(groups, weights=losses).astype(np.float64)
-        counts = np.bincount(groups)
-    n = len(losses)
-    rows = max(1, BLOCK // n)  # resamples drawn at once
-    means: list[float] = []
-    while len(means) < RESAMPLES:
-        drawn = generator.integers(0, n, (min(rows, RESAMPLES - len(means)), n))
-        if counts is None:
-            means += losses[drawn].mean(axis=1).tolist()
-        else:
-            means += (losses[drawn].sum(axis=1) / counts[drawn].sum(axis=1)).tolist()
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
-
-
 def title(project: Project, result: Result) -> str:
     """The method in words."""
     model, run = project.params.models[result.run.model], result.run
@@ -368,7 +335,7 @@ def paired_interval(one: Result, other: Result) -> tuple[float, float]:
     """Bootstrap interval of the mean of `paired`."""
     shared = set(other.keys)
     crystals = [i for i, key in zip(one.test, one.keys, strict=True) if key in shared]
-    return interval(paired(one, other), crystals if one.place else None)
+    return bootstrap.interval(paired(one, other), crystals if one.place else None)
 
 
 def paired(one: Result, other: Result) -> Float[NDArray[np.float64], " n"]:

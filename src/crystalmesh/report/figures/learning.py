@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.figures.style import (
     Drawing,
     Looks,
@@ -34,7 +34,7 @@ def curves(context: Context) -> Drawing | None:
     figure, axes = grid(len(groups), 1.95, columns=3)
     for ax, lines in zip(axes, groups, strict=True):
         for own in lines:
-            bounds = np.array([results.interval(r.losses, r.drawn) for r in own]).T
+            bounds = np.array([bootstrap.interval(r.losses, r.drawn) for r in own]).T
             values = np.array([r.value for r in own])
             ax.errorbar(
                 [len(r.train) for r in own], values, yerr=np.abs(bounds - values),
@@ -57,7 +57,7 @@ def curves(context: Context) -> Drawing | None:
         figure,
         "Learning curves of the networks that were trained on several sizes, and for comparison "
         "the best others: the test metric against the number of training crystals, with "
-        f"{results.LEVEL}% bootstrap intervals over the test crystals.",
+        f"{bootstrap.LEVEL}% bootstrap intervals over the test crystals.",
         "Line plots of the test metric by the number of training crystals, one panel a target.",
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from crystalmesh.data.crystals import Crystals
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.figures.style import (
     Drawing,
     Looks,
@@ -40,7 +40,7 @@ def draw(context: Context) -> Drawing | None:
         figure,
         "Test metric against the number of training crystals that share the test crystal's space "
         f"group: of each target the {MOST} best models that were trained on the same crystals, "
-        f"with {results.LEVEL}% bootstrap intervals over the test crystals.",
+        f"with {bootstrap.LEVEL}% bootstrap intervals over the test crystals.",
         "Test metric by the frequency of the space group among the training crystals.",
     )
 
@@ -54,7 +54,7 @@ def _panel(ax: Axes, group: list[Result], crystals: Crystals, looks: Looks) -> N
         losses = result.losses[known]
         bins = [b for b in range(len(edges) - 1) if (which == b).any()]
         means = np.array([losses[which == b].mean() for b in bins])
-        bounds = np.array([results.interval(losses[which == b]) for b in bins]).T
+        bounds = np.array([bootstrap.interval(losses[which == b]) for b in bins]).T
         ax.errorbar(
             np.array(bins) + 0.12 * (place - (len(group) - 1) / 2), means,
             yerr=np.abs(bounds - means), markersize=2.8, fmt=looks.marker(result) + "-",

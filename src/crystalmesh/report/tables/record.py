@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from crystalmesh.learn.conformal import LEVEL
 from crystalmesh.provenance.software import locked
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap
 from crystalmesh.report.own import Context
 from crystalmesh.report.tables.table import Column, Table, power, unit
 from crystalmesh.represent.delaunay.common import VOLUME
@@ -119,8 +119,8 @@ def prose(context: Context) -> dict[str, Any]:
             }
         ),
         "interval.level": f"{100 * LEVEL:.0f}%",
-        "bootstrap.level": f"{results.LEVEL}%",
-        "bootstrap.resamples": f"{results.RESAMPLES:,}",
+        "bootstrap.level": f"{bootstrap.LEVEL}%",
+        "bootstrap.resamples": f"{bootstrap.RESAMPLES:,}",
         "tessellation.volume": power(round(math.log10(VOLUME))),
     }
     for name, target in params.targets.items():

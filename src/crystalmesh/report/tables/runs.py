@@ -8,7 +8,7 @@ from typing import Any
 from crystalmesh import files
 from crystalmesh.config.schema import Target
 from crystalmesh.learn.conformal import LEVEL
-from crystalmesh.report import results
+from crystalmesh.report import bootstrap, results
 from crystalmesh.report.own import Context
 from crystalmesh.report.results import Result
 from crystalmesh.report.tables.table import (
@@ -69,7 +69,7 @@ def runs(context: Context) -> Table:
         run, target = result.run, result.quantity
         own = files.read_json(project.metrics(run))
         guess = results.constant(result, context.crystals[run.dataset])
-        low, high = results.interval(result.losses, result.drawn)
+        low, high = bootstrap.interval(result.losses, result.drawn)
         sizes = [*results.sizes(project, result), result.tested]
         facts, value = [own["parameters"], own["epochs"]], own["targets"][result.target]["value"]
         table.add(
@@ -179,7 +179,7 @@ def uncertainty(context: Context) -> Table:
     inside = 0
     for result in context.found:
         target, members = result.quantity, result.of_members()
-        low, high = results.interval(result.inside.astype(float), result.drawn)
+        low, high = bootstrap.interval(result.inside.astype(float), result.drawn)
         several = len(members) > 1
         mean = float(members.mean()) if several else result.value
         ensemble = result.value if several else None
