@@ -150,12 +150,13 @@ def _ledger(project: Project, study: str, made: list[str]) -> Stage:
 
 
 def _before(project: Project, study: str) -> list[str]:
-    """Histories and cards of the runs that a shown run starts from or is taught by."""
+    """Histories, cards and splits of the runs that a shown run starts from or is taught by."""
     found: dict[str, None] = {}
     for run in project.params.shown(study):
         while run.before:
             run = project.params.run(run.before)
             found |= {_of_run(run, kind): None for kind in ("history", "cards")}
+            found[project.relative(project.split(run.dataset, run.split))] = None
     return list(found)
 
 
