@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn import ensemble
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Lasso, Ridge
@@ -53,8 +54,9 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return make
 
-    caught = {k: tuple(map(catching, pair)) for k, pair in classical.FORESTS.items()}
-    monkeypatch.setattr(classical, "FORESTS", caught)
+    for name in classical.FORESTS.values():
+        for kind in (f"{name}Regressor", f"{name}Classifier"):
+            monkeypatch.setattr(ensemble, kind, catching(getattr(ensemble, kind)))
     return made
 
 

@@ -14,6 +14,11 @@ from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import read_json, read_tensors, sha256, write_json, write_tensors
 
 TENSORS, INDEX = "crystals.safetensors", "index.json"
+# The last space group of each crystal system.
+CRYSTAL_SYSTEMS = {
+    "triclinic": 2, "monoclinic": 15, "orthorhombic": 74, "tetragonal": 142, "trigonal": 167,
+    "hexagonal": 194, "cubic": 230,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    mean_absolute_error,
-    r2_score,
-    root_mean_squared_error,
-)
 
 from crystalmesh.config.project import Project
 from crystalmesh.config.schema import Run
@@ -130,10 +123,12 @@ def regression(target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -
 
     Over all crystals, or over all numbers of all of these.
     """
+    from sklearn import metrics  # two seconds, which tables and figures need not wait
+
     return {
-        "mae": float(mean_absolute_error(target, prediction)),
-        "rmse": float(root_mean_squared_error(target, prediction)),
-        "r2": float(r2_score(target, prediction)) if len(target) > 1 else 0.0,
+        "mae": float(metrics.mean_absolute_error(target, prediction)),
+        "rmse": float(metrics.root_mean_squared_error(target, prediction)),
+        "r2": float(metrics.r2_score(target, prediction)) if len(target) > 1 else 0.0,
     }
 
 
@@ -141,7 +136,9 @@ def classification(
     target: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]
 ) -> dict[str, float]:
     """Accuracy in per cent, and the F1 score averaged over the classes that occur."""
+    from sklearn import metrics
+
     return {
-        "accuracy": 100.0 * float(accuracy_score(target, prediction)),
-        "macro_f1": float(f1_score(target, prediction, average="macro", zero_division=0)),
+        "accuracy": 100.0 * float(metrics.accuracy_score(target, prediction)),
+        "macro_f1": float(metrics.f1_score(target, prediction, average="macro", zero_division=0)),
     }

@@ -2,6 +2,7 @@
 
 scikit-learn fits them (Pedregosa et al., J. Mach. Learn. Res. 12, 2825 (2011)); what it learned is
 kept as plain arrays, and `apply` predicts from the arrays alone: no pickle is ever read.
+It is imported where it fits, as it takes a second or two.
 
     random_forest   Breiman, Mach. Learn. 45, 5 (2001)
     extra_trees     Geurts, Ernst & Wehenkel, Mach. Learn. 63, 3 (2006)
@@ -19,15 +20,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from sklearn.linear_model import Lasso, Ridge
-from sklearn.svm import SVR
 
 from crystalmesh.config.read import parse
 from crystalmesh.config.schema import Count, Positive
@@ -37,10 +29,7 @@ from crystalmesh.models import gaussian_process
 Floats = NDArray[np.float64]
 WHERE = "network (classical)"
 
-FORESTS = {
-    "random_forest": (RandomForestRegressor, RandomForestClassifier),
-    "extra_trees": (ExtraTreesRegressor, ExtraTreesClassifier),
-}
+FORESTS = {"random_forest": "RandomForest", "extra_trees": "ExtraTrees"}  # sklearn.ensemble
 HYPERPARAMETERS = {  # of each estimator: all of them are given, and no others
     "random_forest": {"trees", "max_features", "min_leaf"},
     "extra_trees": {"trees", "max_features", "min_leaf"},
@@ -137,6 +126,8 @@ def _svr(
     middle: float,
     spread: float,
 ) -> dict[str, NDArray[Any]]:
+    from sklearn.svm import SVR
+
     inputs = inputs.astype(np.float32).astype(np.float64)  # as the support is kept
     machine = SVR(C=config.c, epsilon=config.epsilon, gamma=_gamma(config, inputs.shape[1]))
     machine.fit(inputs, outputs)
@@ -156,6 +147,9 @@ def _line(
     spread: float,
 ) -> dict[str, NDArray[Any]]:
     """Ridge, lasso or partial least squares."""
+    from sklearn.cross_decomposition import PLSRegression
+    from sklearn.linear_model import Lasso, Ridge
+
     line: Any
     if config.estimator == "ridge":
         line = Ridge(alpha=config.alpha, solver="cholesky")
@@ -222,7 +216,10 @@ def _gamma(config: Settings, width: int) -> float:
 def _grow(
     config: Settings, features: Floats, targets: Floats, seed: int, classes: int | None
 ) -> dict[str, NDArray[Any]]:
-    forest: Any = FORESTS[config.estimator][classes is not None](
+    from sklearn import ensemble
+
+    kind = "Regressor" if classes is None else "Classifier"
+    forest: Any = getattr(ensemble, FORESTS[config.estimator] + kind)(
         n_estimators=config.trees,
         max_features=config.max_features,
         min_samples_leaf=config.min_leaf,

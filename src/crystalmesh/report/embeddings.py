@@ -17,7 +17,7 @@ from crystalmesh import files, numerics
 from crystalmesh.config.project import Project
 from crystalmesh.config.read import lookup
 from crystalmesh.config.schema import Run
-from crystalmesh.data.crystals import Crystals
+from crystalmesh.data.crystals import CRYSTAL_SYSTEMS, Crystals
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.learn.batches import place, samples
 from crystalmesh.learn.predict import Checkpoint, forward, inputs
@@ -26,11 +26,6 @@ CRYSTALS = 800  # test crystals that are drawn, the first ones: more hide each o
 NEIGHBOURS = 5
 PERPLEXITY = 30.0
 DIGITS = 4  # of the coordinates that are kept
-# The last space group of each crystal system.
-SYSTEMS = {
-    "triclinic": 2, "monoclinic": 15, "orthorhombic": 74, "tetragonal": 142, "trigonal": 167,
-    "hexagonal": 194, "cubic": 230,
-}  # fmt: skip
 
 
 def build(project: Project, study: str) -> None:
@@ -60,7 +55,7 @@ def describe(project: Project, run: Run) -> dict[str, Any]:
     crystals = Crystals.load(project.crystals(run.dataset))
     rows = [crystals.position(i) for i in part.ids]
     group = np.nan_to_num(crystals.labels["space_group"][rows]).astype(np.int64)
-    system = np.searchsorted(list(SYSTEMS.values()), group)
+    system = np.searchsorted(list(CRYSTAL_SYSTEMS.values()), group)
     flat, share = pca(vectors)
     near = neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
     return {

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -320,6 +319,8 @@ class PairedTest:
 
 def paired_test(one: Result, other: Result) -> PairedTest:
     """Compare two results on the same folds, metric by metric."""
+    import scipy.stats  # a second or two, for tables that compare folds
+
     differences = one.of_folds() - other.of_folds()
     repeats = len(differences)
     if not differences.std():  # the test knows no answer

@@ -1,14 +1,18 @@
 """Crystal -> tensors: one file a kind of representation, no learning in here."""
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from crystalmesh.data.crystals import Crystal
+
+if TYPE_CHECKING:  # tables and figures need no torch, which takes two seconds to import
+    from torch import Tensor
 
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a setting, in Angstrom
 Count = Annotated[int, Field(gt=0)]  # a setting

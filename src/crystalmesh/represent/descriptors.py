@@ -36,7 +36,7 @@ from torch import Tensor
 from vesin import NeighborList
 
 from crystalmesh.config.read import parse
-from crystalmesh.data.crystals import Crystal
+from crystalmesh.data.crystals import CRYSTAL_SYSTEMS, Crystal
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.represent import Length
 from crystalmesh.represent.atoms import ELEMENTS, UnknownElementError
@@ -98,15 +98,6 @@ DENSITY = 1.66053906660  # g/cm3 of 1 g/mol an Angstrom^3 (the dalton of CODATA 
 NEAR, FAR = 1.1, 1.4  # a neighbour's weight falls from 1 to 0 between these multiples of the first
 STEP = 0.1  # between the centres of the pair distribution, in units of (volume an atom)^(1/3)
 CENTRES = np.arange(6, 25) * STEP
-SYSTEMS = {  # largest number of the space groups of a crystal system
-    "triclinic": 2,
-    "monoclinic": 15,
-    "orthorhombic": 74,
-    "tetragonal": 142,
-    "trigonal": 167,
-    "hexagonal": 194,
-    "cubic": 230,
-}
 # Of an atom's neighbours: mean absolute difference to the atom.
 DIFFERENCES = ("Electronegativity", "CovalentRadius", "Column", "NValence")
 ATOMIC = (
@@ -132,7 +123,7 @@ STRUCTURE: tuple[str, ...] = (
     "volume_ratio",  # volume / that of the elements' ground states
     "space_group",
     "operations",  # of the point group
-    *SYSTEMS,
+    *CRYSTAL_SYSTEMS,
     "atoms",  # in the primitive cell
     "b/a",  # of the primitive lattice's successive minima a <= b <= c
     "c/a",
@@ -321,12 +312,12 @@ def _symmetry(crystal: Crystal, symprec: float) -> Floats:
     lattice, cells = _primitive(crystal.lattice, found.translations[pure])
     reduced, _ = minkowski_reduce(lattice)  # type: ignore[no-untyped-call]
     a, b, c = sorted(math.sqrt(sum(x * x for x in row)) for row in reduced.tolist())
-    system = next(i for i, last in enumerate(SYSTEMS.values()) if found.number <= last)
+    system = next(i for i, last in enumerate(CRYSTAL_SYSTEMS.values()) if found.number <= last)
     return np.array(
         [
             found.number,
             _operations(int(found.hall_number)),
-            *np.eye(len(SYSTEMS))[system],
+            *np.eye(len(CRYSTAL_SYSTEMS))[system],
             len(crystal.numbers) / cells,
             b / a,
             c / a,

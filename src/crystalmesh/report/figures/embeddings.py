@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from crystalmesh import files
+from crystalmesh.data.crystals import CRYSTAL_SYSTEMS
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.report import results
-from crystalmesh.report.embeddings import SYSTEMS
 from crystalmesh.report.figures.style import COLOURS, WIDTH, Drawing, wrapped
 from crystalmesh.report.own import Context
 from crystalmesh.report.tables.table import count, unit
@@ -45,7 +45,7 @@ def draw(context: Context) -> Drawing | None:
     figure.colorbar(image, ax=axes[2, :].tolist(), label=unit(target), shrink=0.9, aspect=12)
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=3, color=COLOURS[i], label=name)
-        for i, name in enumerate(SYSTEMS)
+        for i, name in enumerate(CRYSTAL_SYSTEMS)
     ]
     figure.legend(
         handles=handles, loc="outside upper center", ncols=7, fontsize=6, handletextpad=0.1
