@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from crystalmesh.learn.predict import predict
 from crystalmesh.learn.train import train
 from tests.conftest import TREE, Tree, documents, write_project
 from tests.data import odd
+from tests.workflow.forks import shared
 
 ROOT = Path(__file__).parents[2]
 CGCNN = {"target": "log_k", "model": "cgcnn", "split": "60-20-20", "precision": "double"}
@@ -261,14 +261,8 @@ def test_table_of_odd_files(
 
 
 def command(root: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "crystalmesh.cli", "predict", *arguments],
-        cwd=root,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = shared().run("command", ["predict", *arguments], root, heard=stdin)
+    return subprocess.CompletedProcess(arguments, *ended)
 
 
 def test_exit_codes_of_the_command(ready: Project, tmp_path: Path) -> None:

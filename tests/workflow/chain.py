@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from crystalmesh import numerics
-from crystalmesh.config.project import Project, dump, load
+from crystalmesh.config.project import Params, Project, dump, load
+from crystalmesh.config.schema import Run
 from tests.conftest import TREE, write_project
 from tests.workflow import safeguards
 from tests.workflow.conftest import ROOT, copy_engines
@@ -83,20 +84,58 @@ def add_the_rest(tree: dict[str, Any], models: str) -> None:
         target = next((one for one in targets if one in tree["targets"]), "log_k")
         tree["models"].setdefault(name, small(dump(model)))
         runs[f"{target}-{name}-small"] = {"target": target, "model": name, "split": SPLIT}
-        module, _, variant = model.representation.partition(".")
-        settings = params.representation(model.representation)
-        tree["representations"].setdefault(module, {}).setdefault(variant, settings)
-        tree["features"]["tiny"].setdefault(model.representation, {})
+        add_features(tree, params, model.representation)
+    for run in shown if models == "all" else ():
+        if add_features(tree, params, run.representation):
+            model = params.models[run.model]
+            own = {"model": model.variant_of or run.model, "representation": run.representation}
+            runs[f"log_k-{run.representation.replace('.', '-')}"] = {
+                "target": "log_k",
+                "split": SPLIT,
+            } | own
     tree["splits"]["tiny"]["repeated"] = {
         "title": "repeated", "ratio": [3, 1, 1], "seed": 0, "repeats": 2,
     }  # fmt: skip
-    cgcnn = {"target": "log_k", "model": "cgcnn"}
+    cgcnn = {"target": "log_k", "model": "cgcnn", "split": SPLIT}
     repeated = cgcnn | {"split": "repeated", "fold": "all"}
+    two = {"targets": ["log_k", "e_form"], "model": "delaunay", "split": SPLIT}
     runs |= {
-        "log_k-members": cgcnn | {"split": SPLIT, "members": 2},
-        "both": {"targets": ["log_k", "e_form"], "model": "delaunay", "split": SPLIT},
+        "log_k-members": cgcnn | {"members": 2},
+        "log_k-precision": cgcnn | {"precision": "double"},
         "log_k-repeated": repeated,
+        "log_k-refit": repeated | {"refit": True},
         "log_k-transfer": repeated | {"start": "demo/log_k-cgcnn"},
+        "both": two | {"weights": {"e_form": 2.0}},
+    }
+    if models == "all":
+        add_distillation(tree, shown)
+
+
+def add_features(tree: dict[str, Any], params: Params, representation: str) -> bool:
+    """Declare a representation and its features; whether they were not there."""
+    module, _, variant = representation.partition(".")
+    variants = tree["representations"].setdefault(module, {})
+    if variant in variants:
+        return False
+    variants[variant] = params.representation(representation)
+    tree["features"]["tiny"][representation] = {}
+    return True
+
+
+def add_distillation(tree: dict[str, Any], shown: list[Run]) -> None:
+    """A teacher, and a network that it is asked for: of crystals that have no label of theirs."""
+    first = next(run for run in shown if run.distillation and run.distillation.classical)
+    settings = _small(dump(first)["distillation"], FEWEST)
+    add_features(tree, load(ROOT).params, settings["classical"]["representation"])
+    tree["targets"]["log_g"] = {
+        "title": "shear modulus", "label": "g_vrh", "transform": "log10", "unit": "log10(GPa)",
+        "range": [0.001, 24.0],
+    }  # fmt: skip
+    tree["splits"]["tiny"]["some"] = tree["splits"]["tiny"][SPLIT] | {"by": "log_g"}
+    some = {"target": "log_g", "split": "some", "model": first.model}
+    tree["studies"]["demo"]["runs"] |= {
+        "log_g-teacher": some,
+        "log_g-distilled": some | {"distillation": settings | {"run": "demo/log_g-teacher"}},
     }
 
 

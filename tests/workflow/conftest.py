@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from crystalmesh.config import plan
-from tests.workflow.forks import Forks
+from tests.workflow.forks import Forks, shared
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "workflow" / "mini"
@@ -106,21 +105,19 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Made:
     """Shared: a test leaves it up to date, and made of the same settings."""
     root = mini(tmp_path_factory.mktemp("mini") / "project")
-    ended = run(root, "snakemake", "--cores", "2")
+    ended = run(root, "snakemake", "--cores", "2", PATH=forks.path)
     assert ended.returncode == 0, ended.stdout
     ledger = root / "results" / "demo" / "ledger.json"
     return Made(root, ran("snakemake", ended.stdout), ledger.read_bytes())
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Shared: commands run in it one after the other, each as in a process of its own."""
-    made = Forks()
-    yield made
-    made.close()
+def forks() -> Forks:
+    """Where commands run, each as in a process of its own."""
+    return shared()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import yaml
 
 from crystalmesh.config import plan
 from tests.workflow.conftest import BIN, ROOT, copy_project, mini
+from tests.workflow.forks import Forks
 
 # By page, the study that it makes.
 PAGES = {
@@ -55,11 +56,11 @@ def add(tree: dict[str, Any], more: dict[str, Any]) -> None:
             tree[key] = value
 
 
-def shell(root: Path, text: str) -> str:
+def shell(root: Path, text: str, path: str = f"{BIN}{os.pathsep}{os.environ['PATH']}") -> str:
     """Run commands in the project, with its own copy of the package; what they print."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "CRYSTALMESH"))}
     environment |= {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": path,
         "PYTHONPATH": str(root / "src"),
         "CRYSTALMESH_MIRROR": str(root / "mirror"),
     }
@@ -96,16 +97,21 @@ def whole(study: str) -> str:
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = mini(tmp_path_factory.mktemp("extend") / "project")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    forks = Forks(root / "src")
     for page, study in PAGES.items():
         assert any(whole(study) in block.text for block in blocks(page))
         for block in blocks(page):
             if block.title:
                 put(root, block)
+                if block.title.startswith("src/"):  # to be imported anew
+                    forks.close()
+                    forks = Forks(root / "src")
                 continue
             assert block.language == "sh"
             lines = [line for line in block.text.splitlines() if line != whole(study)]
-            shell(root, "\n".join(lines))
-    shell(root, whole("alloys halides"))
+            shell(root, "\n".join(lines), forks.path)
+    shell(root, whole("alloys halides"), forks.path)
+    forks.close()
     return root
 
 

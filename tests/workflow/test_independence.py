@@ -128,10 +128,10 @@ def without(row: Row, setting: Setting, first: Path, folder: Path, forks: Forks)
     return made(root, setting, able, off=row.safeguard, stages=row.stages)
 
 
-def test_nothing_of_all_this_matters(tmp_path: Path) -> None:
+def test_nothing_of_all_this_matters(forks: Forks, tmp_path: Path) -> None:
     """Of every model of config/models: a new one is in this test without a word here."""
     setting = everything(ROWS)
-    first = made(tmp_path / "first", Setting(), models="all")
+    first = made(tmp_path / "first", Setting(), forks, models="all")
     assert made(tmp_path / setting.folder, setting, models="all") == first
 
 

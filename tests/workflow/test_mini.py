@@ -1,6 +1,8 @@
 """End to end on tests/workflow/mini: every stage, both engines, and what each repeats.
 
 One file, so that `pytest --dist loadfile` gives the project that takes a minute to one worker.
+The stages that the engines start run in forks (see forks.py), but for one of each engine in
+test_the_engines_start_the_program_itself.
 """
 
 import os
@@ -33,9 +35,9 @@ OF_DEMO = ("embeddings", *OF_REPORT, "site")
 QUICK = 15  # CPU seconds in which an engine must say that there is nothing to do
 
 
-def repeat(root: Path, engine: str) -> Counter[str]:
+def repeat(root: Path, engine: str, forks: Forks) -> Counter[str]:
     """Run an engine; how often each stage ran."""
-    ended = run(root, *ENGINES[engine])
+    ended = run(root, *ENGINES[engine], PATH=forks.path)
     assert ended.returncode == 0, ended.stdout
     return ran(engine, ended.stdout)
 
@@ -46,11 +48,11 @@ def spent() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def idle(root: Path) -> None:
+def idle(root: Path, forks: Forks) -> None:
     """Neither engine has anything to do, and both say so soon."""
     for engine in ENGINES:
         start = spent()
-        assert repeat(root, engine) == Counter()
+        assert repeat(root, engine, forks) == Counter()
         assert spent() - start < QUICK
 
 
@@ -59,18 +61,18 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *names, *arguments], cwd=root, check=True, capture_output=True)
 
 
-def test_every_stage_runs_once_and_then_none(made: Made) -> None:
+def test_every_stage_runs_once_and_then_none(made: Made, forks: Forks) -> None:
     expected = Counter(("fetch", "crystals", "split", "stability", *OF_DEMO))
     expected += Counter({"represent": 3} | dict.fromkeys(OF_RUN, 3))
     expected += Counter(OF_REPORT)  # of the study in front
     expected += Counter((*OF_RUN, "calibrate", "ledger"))  # of the one predictor
     assert made.ran == expected
-    run(made.root, "dvc", "repro")  # looks at the demo once, which only DVC does
-    idle(made.root)
+    run(made.root, "dvc", "repro", PATH=forks.path)  # looks at the demo once, as only DVC does
+    idle(made.root, forks)
     assert list(made.root.rglob("*.part")) == []
 
 
-def test_a_learning_rate_reruns_what_depends_on_it(made: Made) -> None:
+def test_a_learning_rate_reruns_what_depends_on_it(made: Made, forks: Forks) -> None:
     """Each time from what the other engine left.
 
     The last change is back to the first value: Snakemake has a record of that one, but not of the
@@ -84,7 +86,7 @@ def test_a_learning_rate_reruns_what_depends_on_it(made: Made) -> None:
         ("dvc", "repro", "studies/demo/dvc.yaml"),
         ("dvc", "repro"),
     ):
-        ended = run(made.root, *engine)
+        ended = run(made.root, *engine, PATH=forks.path)
         assert ended.returncode != 0
         (line,) = [line for line in ended.stdout.splitlines() if line.startswith("error: ")]
         assert line.startswith("error: studies/demo/plan.json: ")
@@ -96,25 +98,27 @@ def test_a_learning_rate_reruns_what_depends_on_it(made: Made) -> None:
     said = run(made.root, "dvc", "params", "diff").stdout
     assert re.search(rf"runs\.{RUN}\.settings\.training\.lr +0\.02 +0\.01", said), said
 
-    ended = run(made.root, "dvc", "repro")  # brings the demo up to date, and no other study
+    ended = run(made.root, "dvc", "repro", PATH=forks.path)  # the demo and no other study
     assert ended.returncode == 0, ended.stdout
     assert ran("dvc", ended.stdout) == Counter((*OF_RUN, *OF_DEMO))
     assert "verify demo: " in ended.stdout
-    assert repeat(made.root, "dvc") == Counter(OF_REPORT)
-    idle(made.root)
+    assert repeat(made.root, "dvc", forks) == Counter(OF_REPORT)
+    idle(made.root, forks)
     assert (made.root / LEDGER).read_bytes() != made.ledger
 
     edit(made.root / STUDY, "lr: 0.01", "lr: 0.02")
     plan.write(made.root)
-    assert repeat(made.root, "snakemake") == Counter((*OF_RUN, *OF_DEMO, *OF_REPORT))
-    idle(made.root)
+    assert repeat(made.root, "snakemake", forks) == Counter((*OF_RUN, *OF_DEMO, *OF_REPORT))
+    idle(made.root, forks)
     assert (made.root / LEDGER).read_bytes() == made.ledger
 
 
-def test_the_other_engine_makes_the_same_bits_from_nothing(made: Made, tmp_path: Path) -> None:
+def test_the_other_engine_makes_the_same_bits_from_nothing(
+    made: Made, forks: Forks, tmp_path: Path
+) -> None:
     root = mini(tmp_path / "project")
-    assert repeat(root, "dvc") == made.ran
-    idle(root)
+    assert repeat(root, "dvc", forks) == made.ran
+    idle(root, forks)
     assert (root / LEDGER).read_bytes() == made.ledger
     assert RUN in run(root, "dvc", "metrics", "show").stdout
     for study in ("demo", "predictors"):  # what a run costs in Git
@@ -264,6 +268,16 @@ def test_interrupted_training_continues(made: Made, tmp_path: Path) -> None:
             break
     assert "epoch 1/" not in line
     interrupt(process)
+
+
+@pytest.mark.parametrize("engine", [("snakemake", "--cores", "1"), ("dvc", "repro")])
+def test_the_engines_start_the_program_itself(engine: tuple[str, ...], tmp_path: Path) -> None:
+    root = mini(tmp_path / "project")
+    target = "data/raw/emt.json.gz" if engine[0] == "snakemake" else "data/dvc.yaml:fetch@emt"
+    ended = run(root, *engine, target)
+    assert ended.returncode == 0, ended.stdout
+    assert ran(engine[0], ended.stdout) == Counter(["fetch"])
+    assert (root / "data" / "raw" / "emt.json.gz").exists()
 
 
 def test_a_wrong_setting_stops_both_engines(tmp_path: Path) -> None:
