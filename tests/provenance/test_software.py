@@ -68,6 +68,12 @@ def test_the_lock_is_held_to_what_is_installed(tmp_path: Path) -> None:
         software.check_lock(tmp_path)
 
 
+def test_versions_are_those_that_python_knows() -> None:
+    known = software.installed()
+    expected = {one.name: one.version for one in importlib.metadata.distributions()}
+    assert {name: known[software._normal(name)] for name in expected} == expected
+
+
 def test_this_environment_is_the_locked_one() -> None:
     assert software.unlocked(ROOT) == []
 

@@ -22,6 +22,7 @@ CGCNN and a mesh network are in it on each representation they read.
 """
 
 import copy
+import functools
 import json
 import os
 import sys
@@ -190,10 +191,14 @@ def commands(project: Project, backwards: bool) -> Iterator[list[str]]:
 
 
 def run(root: Path, stages: list[str], backwards: bool) -> None:
-    """Run the stages in `root` as the command line does."""
+    """Run the stages in `root` as the command line does; settings are read and checked once."""
     from crystalmesh import cli
+    from crystalmesh.config import project
+    from crystalmesh.provenance import software
 
     os.chdir(root)
+    project.load = functools.cache(project.load)
+    software.check_lock = functools.cache(software.check_lock)
     for command in commands(load(root), backwards):
         if not stages or command[0] in stages:
             cli.app(command, prog_name="crystalmesh", standalone_mode=False)
