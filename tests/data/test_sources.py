@@ -212,6 +212,8 @@ def test_a_frame_that_makes_no_sense_stops_no_other(put: Put, text: str, fault: 
         (frames(1)[:-1] + "\n" + frames(1).rsplit("\n", 2)[0] + "\n", "frame 1 (from 0)"),
         (frames(1).rsplit(" ", 4)[0], "frame 0 (from 0): the file breaks off in it"),
         ("99999999999\n", "begins with"),
+        ("1" * 5000 + "\n", "begins with '1111"),
+        ("1\n" + "x" * (1 << 20) + "\n", "line 2 is too long"),
         ("\n\n", "holds no frame"),
     ],
 )
@@ -219,6 +221,35 @@ def test_broken_extended_xyz_is_named(put: Put, text: str, said: str) -> None:
     with pytest.raises(CrystalmeshError) as caught:
         list(sources.read("extxyz", put(text)))
     assert said in str(caught.value)
+
+
+FORCE = "1\nProperties=species:S:1:pos:R:3:forces:R:3\nC 0 0 0 1.25 0 -12.375\n"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4, 5, 10])
+@pytest.mark.parametrize("pack", [bytes, lambda text: gzip.compress(text, mtime=0)])
+def test_half_a_number_at_the_end_is_none(
+    put: Put, cut: int, pack: Callable[[bytes], bytes]
+) -> None:
+    (whole,) = sources.read("extxyz", put(pack(FORCE.encode())))
+    np.testing.assert_array_equal(whole.atoms["forces"], [[1.25, 0, -12.375]])
+    path = put(pack((FORCE + FORCE).encode()[:-cut]))
+    with pytest.raises(CrystalmeshError) as caught:
+        list(sources.read("extxyz", path))
+    assert str(caught.value) == (
+        f"{path}: frame 1 (from 0): the file breaks off in it, in its line 3; get the file again"
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 20])
+def test_a_packed_file_that_breaks_off_yields_no_error_but_one_line(put: Put, cut: int) -> None:
+    path = put(gzip.compress((FORCE * 2).encode(), mtime=0)[:-cut])
+    with pytest.raises(CrystalmeshError, match="broken gzip after"):
+        list(sources.read("extxyz", path))
+
+
+def test_blanks_at_the_end_are_no_frame(put: Put) -> None:
+    assert len(list(sources.read("extxyz", put(FORCE + "\n  ")))) == 1
 
 
 def test_a_geometry_of_sgdml(put: Put) -> None:
@@ -245,7 +276,25 @@ def test_a_geometry_of_sgdml(put: Put) -> None:
     ("more", "said"),
     [
         ({"E": np.array([None] * COUNT)}, "E holds Python objects"),
-        ({"Z": np.array([8, 1])}, "Z has 2 atoms"),
+        ({"Z": np.array([8, 1])}, "Z is int64 [2] and must be integer [3]"),
+        ({"Z": np.array([8.0, 1.0, 1.0])}, "Z is float64 [3] and must be integer [3]"),
+        ({"Z": np.array(["O", "H", "H"])}, "Z is str32 [3] and must be integer [3]"),
+        ({"Z": np.array(8)}, "Z is int64 [] and must be integer [3]"),
+        ({"R": np.array(1.0)}, "R is float64 [] and must be float [frames, atoms, 3]"),
+        ({"R": np.ones((COUNT, 3))}, "R is float64 [30, 3] and must be"),
+        ({"R": np.ones((0, 3, 3))}, "R is float64 [0, 3, 3] and must be"),
+        ({"R": np.ones((COUNT, 3, 2))}, "R is float64 [30, 3, 2] and must be float [30, 3, 3]"),
+        ({"R": np.ones((COUNT, 3, 3), complex)}, "R is complex128 [30, 3, 3] and must be float"),
+        ({"E": np.array(["1"] * COUNT)}, "E is str32 [30] and must be float [30] or [30, 1]"),
+        ({"E": np.ones(COUNT, complex)}, "E is complex128 [30] and must be float"),
+        ({"E": np.ones((COUNT, 2))}, "E is float64 [30, 2] and must be float [30] or [30, 1]"),
+        ({"F": np.full((COUNT, 3, 3), "1")}, "F is str32 [30, 3, 3] and must be float [30, 3, 3]"),
+        ({"F": np.ones((COUNT - 1, 3, 3))}, "F is float64 [29, 3, 3] and must be"),
+        ({"F": np.ones((COUNT, 9))}, "F is float64 [30, 9] and must be float [30, 3, 3]"),
+        ({"D": np.ones((COUNT, 3), complex)}, "D is complex128 [30, 3] and must be numbers"),
+        ({"D": np.full((COUNT, 3), "1")}, "D is str32 [30, 3] and must be numbers"),
+        ({"train_01": np.array(1)}, "train_01 is int64 [] and must be integer [rows]"),
+        ({"train_01": np.array([1.0])}, "train_01 is float64 [1] and must be integer [rows]"),
         ({"Z": np.array([8, 1, 0])}, "no element's"),
         ({"train_01": np.array([COUNT])}, "train_01 has a row that R has not"),
         ({"val_01": np.array([0])}, "val_01 has a row that another part has too"),
@@ -254,9 +303,29 @@ def test_a_geometry_of_sgdml(put: Put) -> None:
     ],
 )
 def test_broken_geometries_are_named(put: Put, more: dict[str, Any], said: str) -> None:
+    path = put(npz(**more))
     with pytest.raises(CrystalmeshError) as caught:
-        list(sources.read("sgdml", put(npz(**more))))
+        list(sources.read("sgdml", path))
     assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_npz_under_a_password_is_named(put: Put) -> None:
+    content = bytearray(npz())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the first file of the directory is encrypted
+    with pytest.raises(CrystalmeshError, match="broken npz file"):
+        list(sources.read("sgdml", put(bytes(content))))
+
+
+def test_other_arrays_may_be_of_any_kind_that_is_read_as_it_stands(put: Put) -> None:
+    usual = [plain(entry) for entry in sources.read("sgdml", put(npz()))]
+    more: dict[str, Any] = {"theory": np.array("PBE"), "perms": np.ones((2, 3), complex)}
+    assert [plain(entry) for entry in sources.read("sgdml", put(npz(**more)))] == usual
+    texts = np.array([f"g-{k}" for k in range(COUNT)])
+    named = list(sources.read("sgdml", put(npz(name=texts, E=np.arange(COUNT)[:, None]))))
+    assert [entry.labels["name"] for entry in named] == texts.tolist()
+    assert [entry.labels["E"] for entry in named] == list(range(COUNT))
 
 
 def test_a_row_of_a_table(put: Put) -> None:

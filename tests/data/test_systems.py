@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,68 @@ def test_geometries_with_their_official_split(declare: Declare) -> None:
     assert some.test == parts["test"]
     most = splits.select(project, run.model_copy(update={"size": 15}))
     assert (most.train, most.val) == (parts["train"], parts["val"])
+
+
+def without_forces() -> bytes:
+    with np.load(io.BytesIO(npz())) as arrays:
+        kept = {name: arrays[name] for name in arrays if name != "F"}
+    stream = io.BytesIO()
+    np.savez(stream, **kept)
+    return stream.getvalue()
+
+
+SPLIT: dict[str, Any] = {"title": "s", "ratio": [3, 1, 1], "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "more"),
+    [
+        (without_forces(), "forces", {"targets": ["energy", "forces"]}),
+        (npz(F=np.full((30, 3, 3), np.nan)), "forces", {"targets": ["forces"]}),
+        (npz(E=np.full(30, 1e9)), "energy", {"targets": ["energy"]}),
+        (npz(E=np.full(30, np.nan)), "energy", {"targets": ["forces"], "by": "energy"}),
+    ],
+)
+def test_a_split_of_a_label_that_no_system_has_is_refused(
+    declare: Declare, content: bytes, label: str, more: dict[str, Any]
+) -> None:
+    blocks = {"splits": {"water": {"s": SPLIT | more}}}
+    project = made(declare, {"water": (content, {"format": "sgdml"})}, **blocks)
+    built(project, "water")
+    with pytest.raises(CrystalmeshError) as caught:
+        splits.build(project, "water", "s")
+    message = str(caught.value)
+    assert message.startswith(f"splits.water.s: no system has the label '{label}' of target ")
+    assert "rejected.csv" in message
+    assert "\n" not in message
+    assert not project.split("water", "s").exists()
+
+
+def test_labels_that_some_systems_lack_are_no_fault(declare: Declare) -> None:
+    forces = np.ones((30, 3, 3))
+    forces[:20] = np.nan
+    blocks = {"splits": {"water": {"some": SPLIT | {"targets": ["forces"]}, "all": SPLIT}}}
+    project = made(declare, {"water": (npz(F=forces), {"format": "sgdml"})}, **blocks)
+    built(project, "water")
+    for name in ("some", "all"):
+        splits.build(project, "water", name)
+    content = read_json(project.split("water", "some"))["forces"]["0"]
+    assert sorted(int(i) for part in content.values() for i in part) == list(range(20, 30))
+    # a split that names no targets has those of other datasets, too
+    assert read_json(project.split("water", "all"))["gap"]["0"]["train"] == []
+
+
+def test_what_the_pipeline_makes_may_have_null_labels(declare: Declare) -> None:
+    block = {"title": "made", "source": "ASE", "kind": "emt"}
+    named = {"splits": {"made": {"s": SPLIT | {"targets": ["e_form", "gap"]}}}}
+    project = declare(b"", datasets={"made": block}, **named)
+    project.raw("made").parent.mkdir(parents=True, exist_ok=True)
+    rows = [row(f"mp-{k}", structure(), gap=None) for k in range(5)]
+    project.raw("made").write_bytes(packed(dataframe(rows)))
+    built(project, "made")
+    splits.build(project, "made", "s")
+    content = read_json(project.split("made", "s"))
+    assert [len(content[key]["0"]["train"]) for key in ("e_form", "gap")] == [3, 0]
 
 
 def test_a_table_without_atoms(declare: Declare) -> None:

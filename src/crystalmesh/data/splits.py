@@ -144,11 +144,13 @@ def build(project: Project, dataset: str, name: str) -> None:
     split one for each of its columns.
 
     Raises:
-        CrystalmeshError: the settings do not fit the split's kind, or the dataset.
+        CrystalmeshError: the settings do not fit the split's kind, or the dataset; or no system has
+            the label of a target that the split names.
     """
     split = lookup(project.params.splits.get(dataset, {}), name, f"split of {dataset}")
     crystals = Crystals.load(project.crystals(dataset))
     try:
+        _check_labels(project, dataset, crystals, split)
         deal = _dealer(split, crystals)
     except CrystalmeshError as error:
         raise CrystalmeshError(f"splits.{dataset}.{name}: {error}") from error
@@ -166,6 +168,25 @@ def build(project: Project, dataset: str, name: str) -> None:
         for fold in range(len(split.columns) or split.repeats or 1):
             content[key][str(fold)] = _written(deal(ids, fold), have)
     write_json(project.split(dataset, name), content)
+
+
+def _check_labels(project: Project, dataset: str, crystals: Crystals, split: Split) -> None:
+    """Raise where no system at all has the label of a target that the split names.
+
+    A dataset that the pipeline makes is excepted: there it is known which labels are null (EMT has
+    no band gap), and nothing can have gone wrong with a file. A split that names no targets has all
+    of the project, most of which may be of other datasets.
+    """
+    if project.params.datasets[dataset].kind != "file":
+        return
+    for target in (*(split.targets or ()), *filter(None, [split.by])):
+        label = project.params.targets[target].label
+        if not crystals.known(label).any():
+            rejected = project.crystals(dataset) / "rejected.csv"
+            raise CrystalmeshError(
+                f"no system has the label '{label}' of target '{target}'; see {rejected} and"
+                f" `labels` of dataset {dataset}, or leave the target out"
+            )
 
 
 def _dealer(split: Split, crystals: Crystals) -> Callable[[list[str], int], Parts]:

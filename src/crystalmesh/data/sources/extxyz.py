@@ -40,7 +40,7 @@ def read(path: Path, advance: Watch | None = None, id: str = "id") -> Iterator[E
     try:
         with opened(path, advance) as stream:
             while text := _frame(f"{path}: frame {position} (from 0)", stream):
-                yield _entry(path, position, text, id)
+                yield _entry(position, text, id)
                 position += 1
     except PACKED as error:
         raise broken_gzip(path, position, error) from error
@@ -55,32 +55,32 @@ def _frame(where: str, stream: IO[bytes]) -> str:
         first = stream.readline(LONGEST)
     if not first:
         return ""
-    if not first.strip().isdigit() or int(first) > MOST_ATOMS:
+    digits = first.strip()
+    known = digits.isdigit() and len(digits) <= len(str(MOST_ATOMS))  # int() has a limit of its own
+    if not known or int(digits) > MOST_ATOMS:
         begins = first[:40].decode("utf-8", errors="replace").strip()
         raise CrystalmeshError(
             f"{where} begins with '{begins}' and not with its number of atoms; get the file again"
         )
     lines = [first]
-    for number in range(int(first) + 1):
+    for number in range(int(digits) + 1):
         line = stream.readline(LONGEST)
-        if not line or (len(line) == LONGEST and not line.endswith(b"\n")):
-            what = f"line {number + 2} is too long" if line else "the file breaks off in it"
+        if not line.endswith(b"\n"):  # half a number is one, too: "-12." of "-12.375"
+            what = f"the file breaks off in it, in its line {number + 2}"
+            if len(line) == LONGEST:
+                what = f"line {number + 2} is too long"
             raise CrystalmeshError(f"{where}: {what}; get the file again")
         lines.append(line)
     return b"".join(lines).decode("utf-8", errors="replace")
 
 
-def _entry(path: Path, position: int, text: str, id: str) -> Entry:
+def _entry(position: int, text: str, id: str) -> Entry:
     none = np.empty((0, 3))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = next(ase.io.iread(io.StringIO(text), index=":", format="extxyz"))
     except Exception as error:  # the parser raises whatever the text leads it into
-        if not text.endswith("\n"):
-            raise CrystalmeshError(
-                f"{path}: frame {position} (from 0): the file breaks off in it; get the file again"
-            ) from error
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return Entry(position, str(position), None, (), none, {}, f"frame cannot be read: {said}")
     atoms: Any = found

@@ -7,7 +7,7 @@ import contextlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from crystalmesh.errors import CrystalmeshError
 LABELS = {"energy": ("E",), "forces": ("F",)}
 
 ROWS = 256  # read at once
+NUMBERS, WHOLE, TEXT = "iuf", "iu", "SU"  # kinds of dtypes
 PARTS = re.compile(r"(train|val|valid|test)(?:_(\w+))?|idxs_(train|valid|test)")
 
 
@@ -38,14 +39,15 @@ def read(path: Path, advance: Watch | None = None) -> Iterator[Entry]:
         advance: called now and then with the number of bytes of the file read since the last call.
 
     Raises:
-        CrystalmeshError: the file is missing or broken, has no R and Z, or arrays of objects.
+        CrystalmeshError: the file is missing or broken, has no R and Z, or an array that is not of
+            the kind and shape that it must have.
     """
     try:
         with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
             yield from _rows(path, archive, stack, advance or (lambda _: None))
     except FileNotFoundError as error:
         raise CrystalmeshError(f"{path}: missing; run the stage that makes it") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise CrystalmeshError(f"{path}: broken npz file ({said}); get the file again") from error
 
@@ -59,10 +61,9 @@ def _rows(
         raise CrystalmeshError(
             f"{path}: no array '{lacking[0]}' among {', '.join(members) or 'none'}: not of sGDML"
         )
-    place, charges = members.pop("R"), members.pop("Z").read().ravel().tolist()
+    _check(path, members)
+    place, charges = members.pop("R"), members.pop("Z").read().tolist()
     count, sites = place.shape[0], len(charges)
-    if place.shape[1:] != (sites, 3) or not count:
-        raise CrystalmeshError(f"{path}: R is {list(place.shape)}, and Z has {sites} atoms")
     if not all(0 < z < len(chemical_symbols) for z in charges):
         raise CrystalmeshError(f"{path}: Z has a number that is no element's")
     if "r_unit" in members and str(members["r_unit"].read()) not in ("Ang", "Angstrom"):
@@ -95,6 +96,41 @@ def _rows(
         told = now
 
 
+def _check(path: Path, members: dict[str, "_Member"]) -> None:
+    """Raise for the first array that is not of the kind and shape that it must have."""
+    shape = members["R"].shape
+    frames, atoms = shape[:2] if len(shape) == 3 and min(shape) > 0 else ("frames", "atoms")
+    each = [frames, atoms, 3]
+    rules: dict[str, tuple[str, str, list[list[int | str]]]] = {
+        "R": ("float", NUMBERS, [each]),
+        "Z": ("integer", WHOLE, [[atoms]]),
+        "E": ("float", NUMBERS, [[frames], [frames, 1]]),
+        "F": ("float", NUMBERS, [each]),
+    }
+    for name in sorted(members, key=lambda one: (one != "R", one)):  # all others go by R
+        found = members[name]
+        has, kind = list(found.shape), found.dtype.kind
+        if name in rules:
+            word, kinds, shapes = rules[name]
+            good = kind in kinds and has in shapes
+            must = f"{word} {' or '.join(map(_shown, shapes))}"
+        elif PARTS.fullmatch(name):
+            good, must = kind in WHOLE and len(has) == 1, "integer [rows]"
+        else:
+            one = has[1:] in ([], [1])
+            good = has[:1] != [frames] or kind in NUMBERS + "b" or (kind in TEXT and one)
+            must = "numbers, or one text for each geometry"
+        if not good:
+            raise CrystalmeshError(
+                f"{path}: {name} is {found.dtype.name} {_shown(has)} and must be {must};"
+                " correct the file"
+            )
+
+
+def _shown(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
 def _plain(value: Any) -> Any:
     """A number, or a row of them."""
     return value.item() if value.size == 1 else value.astype(np.float64)
@@ -108,7 +144,7 @@ def _columns(path: Path, members: dict[str, "_Member"], count: int) -> dict[str,
         if found is None:
             continue
         rows = members[name].read()
-        if rows.dtype.kind not in "iu" or (len(rows) and not 0 <= rows.min() <= rows.max() < count):
+        if len(rows) and not 0 <= rows.min() <= rows.max() < count:
             raise CrystalmeshError(f"{path}: {name} has a row that R has not; get the file again")
         part = (found[1] or found[3]).replace("valid", "val")
         column = columns.setdefault(
