@@ -36,21 +36,21 @@ WHERE = "studies/demo/study.yaml: "
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((*TRAINING, "milestonez"), [1], "config: models.cgcnn.training.milestonez: unknown"
+        ((*TRAINING, "milestonez"), [1], "config/models/cgcnn.yaml: training.milestonez: unknown"
          " setting; did you mean 'milestones'?"),
-        ((*TRAINING, "lr"), 0, "config: models.cgcnn.training.lr: Input should be greater than 0"),
+        ((*TRAINING, "lr"), 0, "config/models/cgcnn.yaml: training.lr: Input should be greater"),
         (("models", "cgcnn", "variant_of"), "cgnn", "no model (models.cgcnn.variant_of) 'cgnn';"),
-        (("validation", "min_distance"), -1, "config: validation.min_distance: Input should be"),
+        (("validation", "min_distance"), -1, "config/all.yaml: validation.min_distance: Input"),
         (("splits", "tiny", "60-20-20", "ratio"), [3, 1], "splits.tiny.60-20-20.ratio"),
         (("splits", "tyny"), {}, "no dataset (splits) 'tyny'; did you mean 'tiny'?"),
         (("features", "tiny", "mesh.publish"), {}, "no variant 'publish'; did you mean 'published"),
-        (("datasets", "tiny", "sha"), "abc", "config: datasets.tiny.sha: unknown setting; did you m"
-         "ean 'sha256'?"),
+        (("datasets", "tiny", "sha"), "abc", "config/all.yaml: datasets.tiny.sha: unknown setting; "
+         "did you mean 'sha256'?"),
         ((*RUN, "training"), {"ls": 0.02}, WHERE + "log_k-cgcnn.training: ls: unknown setting;"),
         ((*RUN, "training"), {"lr": "fast"}, "log_k-cgcnn.training: lr: Input should be a valid n"),
         ((*RUN, "target"), "log_q", f"no target ({WHERE}log_k-cgcnn) 'log_q'; did you mean 'log"),
         ((*RUN, "split"), "50-50", "log_k-cgcnn.split: tiny has no split '50-50'"),
-        ((*RUN, "model"), "cgnn", f"no model ({WHERE}runs.0) 'cgnn'; did you mean 'cgcnn'?"),
+        ((*RUN, "model"), "cgnn", WHERE + "runs.0.model: no model 'cgnn'; did you mean 'cgcnn'?"),
         ((*RUN, "representation"), "graph.radius", "no variant 'radius'"),
         ((*RUN, "sede"), 3, WHERE + "runs.0: sede: unknown setting; did you mean 'seed'?"),
         ((*RUN, "start"), "demo/none", "no run of study demo 'none'"),

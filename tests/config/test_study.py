@@ -57,12 +57,12 @@ def test_names_are_filled_in() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"target": "k"}, "runs.0: model: Field required"),
-        ({"model": "a"}, "runs.0: targets: Field required"),
+        ({"target": "k"}, "runs.0: model: missing; add it"),
+        ({"model": "a"}, "runs.0: targets: missing; add it"),
         ({"target": "k", "model": "a", "seeds": 1}, "unknown setting; did you mean 'seed'?"),
         ({"target": "k", "model": ["a", "a"]}, "runs.0: a second run 'k-a'; give one of both a"),
         ({"target": "k", "model": "a", "name": "{targets}"}, "runs.0.name: '{targets}' cannot be"),
-        ({"target": "k", "model": "a", "name": "a b"}, "runs.0: name: String should match"),
+        ({"target": "k", "model": "a", "name": "a b"}, "runs.0: name: 'a b' is not of the allowed"),
         ({"target": "k", "targets": ["k", "g"], "model": "a"}, "runs.0: has both `target` and"),
         ({"runs": ["k"]}, "runs.0.runs.0: not a block of settings"),
     ],

@@ -8,6 +8,7 @@ what files it was made: one that is older than its study stops every command, an
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from crystalmesh.config import read
-from crystalmesh.config.project import Params, Project, as_json, dump
+from crystalmesh.config.project import Project, check_references, config, dump
 from crystalmesh.config.schema import Dataset, Run, Study
 from crystalmesh.config.study import expand
 from crystalmesh.errors import CrystalmeshError
@@ -23,6 +24,14 @@ from crystalmesh.files import canonical_json, write_bytes
 
 NONE = "config/none"  # stands in a plan where a run or features need no such file
 REMEDY = "run `crystalmesh plan`"
+NAME = r"^[A-Za-z0-9_-]+$"
+# No study may be named so: rules of the Snakefile, as which it has each study too, and folders.
+RESERVED = {
+    "all", "calibrate", "crate", "crystals", "document", "dvc", "embeddings", "evaluate", "fetch",
+    "figures", "folds", "ledger", "metrics", "predictions", "published", "represent", "site",
+    "split", "stability", "tables", "train",
+    "benchmarks", "config", "data", "results", "rules", "studies",
+}  # fmt: skip
 
 
 def digest(*values: Any) -> str:
@@ -61,36 +70,66 @@ def stored(root: Path, study: str | None) -> dict[str, Any]:
     file = path(root, study)
     name = file.relative_to(root).as_posix()
     try:
-        content = as_json(file.read_text(encoding="utf-8"), name)
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CrystalmeshError(f"{name}: missing; {REMEDY}") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise CrystalmeshError(f"{name}: not valid JSON ({error}); {REMEDY}") from error
+    if not isinstance(content, dict):
+        raise CrystalmeshError(f"{name}: not a plan; {REMEDY}")
     if content.get("sources") != sources(root, study):
         older = f"studies/{study}/study.yaml or config/" if study else "config/"
         raise CrystalmeshError(f"{name}: older than {older}; {REMEDY}")
     if digest({k: v for k, v in content.items() if k != "checksum"}) != content.get("checksum"):
         raise CrystalmeshError(f"{name}: damaged; {REMEDY}")
-    result: dict[str, Any] = content
-    return result
+    return content
 
 
 def sources(root: Path, study: str | None) -> str:
     """A digest of the files that a plan is made of."""
     files = sorted((root / "config").rglob("*.yaml"))
     files += [root / "studies" / study / "study.yaml"] if study else []
-    return digest(*(one.read_text(encoding="utf-8") for one in files))
+    return digest(*(one.read_text(encoding="utf-8", errors="replace") for one in files))
 
 
 def expanded(project: Project) -> dict[str, Study]:
     """Every study, from its study.yaml."""
     found = {}
+    _check_folders(project.root)
     for name in names(project.root):
         where = f"studies/{name}/study.yaml"
-        tree = read.yaml(project.root / where, where) or {}
+        tree = read.yaml(project.root / where, where)
         runs = expand(name, tree, project.params.models, where)
         found[name] = read.parse(
             Study, {**tree, "runs": {k: dump(r) for k, r in runs.items()}}, where
         )
     return found
+
+
+def _check_folders(root: Path) -> None:
+    """Every folder in studies/ is a study that both engines and all file systems can tell apart.
+
+    One without study.yaml is told, but not what Python and Git leave of a study that was removed.
+    """
+    for folder in sorted((root / "studies").glob("[!._]*/")):
+        inside = [one.name for one in folder.iterdir()]
+        left = inside and all(name.startswith((".", "_")) for name in inside)
+        if not (folder / "study.yaml").exists() and not left:
+            where = f"studies/{folder.name}"
+            raise CrystalmeshError(f"{where}: no study.yaml; write one, or remove the folder")
+    known: dict[str, str] = {}  # by what they are in small letters
+    for name in names(root):
+        if not re.fullmatch(NAME, name):
+            raise CrystalmeshError(f"studies/{name}: {read.allowed(name, NAME)}")
+        if name.casefold() in RESERVED:
+            raise CrystalmeshError(
+                f"studies/{name}: the workflow has a rule or folder of that name; choose another"
+            )
+        other = known.setdefault(name.casefold(), name)
+        if other != name:
+            raise CrystalmeshError(
+                f"studies/{name}: differs from studies/{other} in case only; choose another name"
+            )
 
 
 def of_study(project: Project, name: str) -> dict[str, Any]:
@@ -253,7 +292,7 @@ def write(root: Path, check: bool = False) -> list[str]:
     changed = []
     for name, text in files.items():
         file = root / name
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
+        if not file.exists() or file.read_bytes() != text.encode():
             changed.append(name)
             if not check:
                 write_bytes(file, text.encode())
@@ -268,11 +307,12 @@ def _text(content: Mapping[str, Any]) -> str:
 
 def fresh(root: Path) -> Project:
     """The project as its settings are now, whatever the plans say."""
-    from crystalmesh.config import check, project
+    from crystalmesh.config import check
 
-    params = read.parse(Params, project.settings(root), "config")
+    params = config(root)
     bare = Project(root, params)
     whole = Project(root, params.model_copy(update={"studies": expanded(bare)}))
+    check_references(whole.params)
     check.check(whole.params)
     return whole
 
@@ -304,5 +344,5 @@ def restamp(root: Path) -> None:
     """
     for key, value in digests(root):
         file = stamp(root, key)
-        if not file.exists() or file.read_text(encoding="ascii") != value:
+        if not file.exists() or file.read_bytes() != value.encode():
             write_bytes(file, value.encode())

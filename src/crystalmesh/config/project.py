@@ -1,7 +1,6 @@
 """The folder that holds the settings, what they say, and where each stage reads and writes."""
 
 import fnmatch
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from crystalmesh.config import read
-from crystalmesh.config.read import lookup, parse
+from crystalmesh.config.read import Place, lookup, parse
 from crystalmesh.config.schema import (
     Benchmark,
     Dataset,
@@ -48,10 +47,11 @@ class Params(Settings):
         """A study by name."""
         return lookup(self.studies, name, "study")
 
-    def run(self, reference: str) -> Run:
-        """A run by study/name."""
+    def run(self, reference: str, where: str | None = None) -> Run:
+        """A run by study/name; `where` says in messages what names it."""
         study, _, name = reference.partition("/")
-        return lookup(self.study(study).runs, name, f"run of study {study}")
+        runs = lookup(self.studies, study, "study", where).runs
+        return lookup(runs, name, f"run of study {study}", where)
 
     @property
     def raw(self) -> dict[str, Dataset | Benchmark]:
@@ -142,10 +142,11 @@ class Params(Settings):
             settings["teacher"] = self.representation(other.representation)
         return settings
 
-    def representation(self, name: str) -> dict[str, Any]:
+    def representation(self, name: str, where: str | None = None) -> dict[str, Any]:
         """Settings of a representation, named module.variant (`mesh.published`)."""
         module, _, variant = name.partition(".")
-        return lookup(lookup(self.representations, module, "representation"), variant, "variant")
+        variants = lookup(self.representations, module, "representation", where)
+        return lookup(variants, variant, "variant", where)
 
 
 def dump(block: BaseModel) -> dict[str, Any]:
@@ -242,10 +243,56 @@ def load(root: Path) -> Project:
     """
     from crystalmesh.config import check, plan  # both use what stands here
 
-    project = Project(root, parse(Params, settings(root), "config"))
+    project = Project(root, config(root))
     params = project.params.model_copy(update={"studies": plan.studies(project)})
+    check_references(params)
     check.check(params)
     return Project(root, params)
+
+
+def config(root: Path) -> Params:
+    """What config/ says, without the studies.
+
+    Raises:
+        CrystalmeshError: one line for what is wrong.
+    """
+    tree, files = _settings(root)
+    params = parse(Params, tree, "config", files)
+    for name, model in params.models.items():
+        where = read.at("config", ("models", name, "representation"), files)
+        params.representation(model.representation, where)
+    for dataset, features in params.features.items():
+        for name in features:
+            where = read.at("config", ("features", dataset, name), files)
+            params.representation(name, where)
+    return params
+
+
+def check_references(params: Params) -> None:
+    """The runs and representations that studies name must be there.
+
+    Raises:
+        CrystalmeshError: one is not; it says which setting of which study names it.
+    """
+    for name, study in params.studies.items():
+        file = f"studies/{name}/study.yaml"
+        for run in study.runs.values():
+            where = f"{file}: {run.name}"
+            params.representation(run.representation, f"{where}.representation")
+            if run.start:
+                params.run(run.start, f"{where}.start")
+            if taught := run.distillation:
+                params.run(taught.run, f"{where}.distillation.run")
+                if other := taught.classical:
+                    at = f"{where}.distillation.classical.representation"
+                    params.representation(other.representation, at)
+        for one in study.serves:
+            params.run(one, f"{file}: serves")
+        report = study.report
+        for one in report.stability.representations if report and report.stability else ():
+            params.representation(one, f"{file}: report.stability.representations")
+        for one in report.site.networks if report and report.site else ():
+            params.run(one, f"{file}: report.site.networks")
 
 
 def settings(root: Path) -> dict[str, Any]:
@@ -254,27 +301,54 @@ def settings(root: Path) -> dict[str, Any]:
     A block may stand in several files, each of its names in one. A model's name is that of its
     file; its `variants` are models beside it, each with what it has of its own.
     """
+    return _settings(root)[0]
+
+
+def _settings(root: Path) -> tuple[dict[str, Any], dict[Place, tuple[str, Place]]]:
+    """The tree, and where in which file its blocks and their names stand."""
     tree: dict[str, Any] = {}
+    files: dict[Place, tuple[str, Place]] = {}
     for path in sorted((root / "config").glob("*.yaml")):
         name = path.relative_to(root).as_posix()
-        for block, content in (read.yaml(path, name) or {}).items():
-            both = set(tree.get(block, {})) & set(content)
-            if both:
-                raise CrystalmeshError(f"{name}: {block}.{min(both)} stands in another file too")
+        for block, content in read.yaml(path, name).items():
+            if block in ("models", "studies"):
+                place = {"models": "config/models", "studies": "studies"}[block]
+                raise CrystalmeshError(f"{name}: {block}: stands in {place}; move it there")
+            files[block,] = name, (block,)
+            for key in read.mapping(content, f"{name}: {block}"):
+                if (block, key) in files:
+                    raise CrystalmeshError(f"{name}: {block}.{key} stands in another file too")
+                files[block, key] = name, (block, key)
             tree[block] = tree.get(block, {}) | content
-    tree["models"] = {}
-    for path in sorted((root / "config" / "models").glob("*.yaml")):
-        base = {"architecture": path.stem} | read.yaml(path, path.relative_to(root).as_posix())
-        variants = base.pop("variants", {})
-        tree["models"][path.stem] = base
+    tree["models"] = _models(root, files)
+    features = tree.get("features", {})
+    for dataset, content in features.items():
+        where = read.at("config", ("features", dataset), files)
+        blocks = dict(read.mapping(content, where))
+        every = read.listing(blocks.pop("all", []), f"{where}.all")
+        features[dataset] = {str(one): {} for one in every} | blocks
+    return tree, files
+
+
+def _models(root: Path, files: dict[Place, tuple[str, Place]]) -> dict[str, Any]:
+    """The models of config/models by name; `files` is told where each stands."""
+    models: dict[str, Any] = {}
+    paths = sorted((root / "config" / "models").glob("*.yaml"))
+    names = {path.stem: path.relative_to(root).as_posix() for path in paths}
+    files |= {("models", stem): (name, ()) for stem, name in names.items()}
+    for path in paths:
+        name = names[path.stem]
+        base = {"architecture": path.stem} | read.yaml(path, name)
+        variants = read.mapping(base.pop("variants", {}), f"{name}: variants")
+        models[path.stem] = base
         for variant, own in variants.items():
-            tree["models"][variant] = _merged(base, own)
-    tree["features"] = {
-        dataset: {name: {} for name in blocks.get("all", [])}
-        | {name: block for name, block in blocks.items() if name != "all"}
-        for dataset, blocks in tree.get("features", {}).items()
-    }
-    return tree
+            where = f"{name}: variants.{variant}"
+            if ("models", variant) in files:
+                other = files["models", variant][0]
+                raise CrystalmeshError(f"{where}: a model of {other} has that name; choose another")
+            files["models", variant] = name, ("variants", variant)
+            models[variant] = _merged(base, read.mapping(own, where))
+    return models
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,11 +384,3 @@ def locate() -> Project:
         if not (source / "config").exists():
             raise
         return load(source)
-
-
-def as_json(text: str, where: str) -> Any:
-    """JSON text; raises CrystalmeshError where it is broken."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CrystalmeshError(f"{where}: not valid JSON ({error})") from error

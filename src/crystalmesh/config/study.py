@@ -21,11 +21,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crystalmesh.config.read import lookup, parse
+from crystalmesh.config.read import listing, lookup, mapping, parse
 from crystalmesh.config.schema import Model, Run
 from crystalmesh.errors import CrystalmeshError
 
 NAME = "{target}-{model}"
+RESERVED = ("report", "stability")  # digests of a plan that are of no run: see `plan.digests`
 MULTIPLIED = ("target", "model", "representation", "size", "split", "seed", "start")
 
 
@@ -44,16 +45,26 @@ def expand(
         CrystalmeshError: a block is no run, it has no such model, or two runs have one name.
     """
     runs: dict[str, Run] = {}
+    names: dict[str, str] = {}  # by what they are in small letters: some file systems see no more
     above = {"dataset": tree.get("dataset")}
-    for place, block in _blocks(tree.get("runs") or [], above, f"{where}: runs"):
-        for settings in _multiplied(block):
+    for place, block in _blocks(tree.get("runs"), above, f"{where}: runs"):
+        for settings in _multiplied(block, place):
             if "model" in settings:
-                model = lookup(models, str(settings["model"]), f"model ({place})")
+                model = lookup(models, str(settings["model"]), "model", f"{place}.model")
                 settings.setdefault("representation", model.representation)
             name = _name(settings, place)
             run = parse(Run, settings | {"study": study, "name": name}, place)
+            if name.casefold() in RESERVED:
+                raise CrystalmeshError(
+                    f"{place}.name: '{name}' is kept for reports; choose another"
+                )
+            other = names.setdefault(name.casefold(), name)
             if name in runs:
                 raise CrystalmeshError(f"{place}: a second run '{name}'; give one of both a `name`")
+            if name != other:
+                raise CrystalmeshError(
+                    f"{place}: run '{name}' differs from '{other}' in case only; give one a `name`"
+                )
             runs[name] = run
     return runs
 
@@ -62,13 +73,13 @@ def _blocks(
     blocks: Any, above: Mapping[str, Any], place: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The innermost blocks with all that is inherited, and where each stands."""
-    for number, block in enumerate(blocks):
+    for number, content in enumerate([] if blocks is None else listing(blocks, place)):
         here = f"{place}.{number}"
-        if not isinstance(block, Mapping):
-            raise CrystalmeshError(f"{here}: not a block of settings")
+        block = mapping(content, here)
         own = {**above, **{key: value for key, value in block.items() if key != "runs"}}
-        if above.get("training") and block.get("training"):
-            own["training"] = {**above["training"], **block["training"]}
+        if block.get("training") is not None:
+            inner = mapping(block["training"], f"{here}.training")
+            own["training"] = {**(above.get("training") or {}), **inner}
         given = [key for key in ("target", "targets") if block.get(key) is not None]
         if len(given) == 2:
             raise CrystalmeshError(f"{here}: has both `target` and `targets`; leave out one")
@@ -80,7 +91,7 @@ def _blocks(
             yield here, own
 
 
-def _multiplied(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _multiplied(block: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """A block for each combination of what it lists; `target` becomes `targets`."""
     keys = [key for key in MULTIPLIED if isinstance(block.get(key), list)]
     for values in itertools.product(*(block[key] for key in keys)):
@@ -88,8 +99,9 @@ def _multiplied(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         one |= dict(zip(keys, values, strict=True))
         if "target" in one:
             one["targets"] = [one.pop("target")]
-        first = (one.get("targets") or [""])[0]
-        one["split"] = str(one.get("split", "")).replace("{target}", str(first))
+        first = (listing(one.get("targets", []), f"{where}.targets") or [""])[0]
+        if "split" in one:
+            one["split"] = str(one["split"]).replace("{target}", str(first))
         yield one
 
 
@@ -102,7 +114,7 @@ def _name(settings: dict[str, Any], where: str) -> str:
     facts["representation"] = facts["representation"].replace(".", "_")  # a name has no dot
     try:
         return pattern.format(**facts)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise CrystalmeshError(
             f"{where}.name: '{pattern}' cannot be filled in ({error})"
         ) from error
