@@ -8,7 +8,8 @@ mode of each output as JSON. The project is that of tests/conftest.py with one m
 CGCNN and a mesh network are in it on each representation they read.
 
     tier=native         numerics tier (portable unless told)
-    models=all          every model of config/models, small; ensembles, repeated splits, transfer
+    models=kinds        models of config/models, small: some for each setting that they can have;
+                        ensembles, repeated splits, transfer, distillation
     models=each         of them the first of each architecture
     jobs=2              processes of the stages that start some
     shard=8             crystals a shard of features
@@ -33,7 +34,7 @@ from typing import Any
 
 from crystalmesh import numerics
 from crystalmesh.config.project import Params, Project, dump, load
-from crystalmesh.config.schema import Run
+from crystalmesh.config.schema import Model, Run
 from tests.conftest import TREE, write_project
 from tests.workflow import safeguards
 from tests.workflow.conftest import ROOT, copy_engines
@@ -66,34 +67,38 @@ def settings(tier: str, models: str = "") -> dict[str, Any]:
 
 
 def add_the_rest(tree: dict[str, Any], models: str) -> None:
-    """Every model of config/models on what it reads; an ensemble, repeated splits, transfer.
+    """Models of config/models on what they read; an ensemble, repeated splits, transfer.
 
-    So a new model is in all of these tests without a word here. With `models` "each" only the first
-    of each architecture (of classical models each): enough for CPUs that are emulated.
+    A model is added when it is something that no model before it was: see `kinds`. So a new
+    architecture, or a new setting of one, is in all of these tests without a word here. With
+    `models` "each" only the first of each architecture: enough for CPUs that are emulated.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     params = load(ROOT).params
     runs = tree["studies"]["demo"]["runs"]
     shown = [run for study in params.studies.values() for run in study.runs.values()]
     for name, model in params.models.items():
         if model.variant_of:  # an ablation: the same code
             continue
-        if models == "each" and model.training and model.architecture in seen:
+        own = kinds(model)
+        if models == "each":
+            own = {(name, kind) for name, kind in own if name in ("architecture", "estimator")}
+        if own <= seen:
             continue
-        seen.add(model.architecture)
+        seen |= own
         targets = [one for run in shown if run.model == name for one in run.targets]
         target = next((one for one in targets if one in tree["targets"]), "log_k")
         tree["models"].setdefault(name, small(dump(model)))
         runs[f"{target}-{name}-small"] = {"target": target, "model": name, "split": SPLIT}
         add_features(tree, params, model.representation)
-    for run in shown if models == "all" else ():
+    for run in shown if models == "kinds" else ():
         if add_features(tree, params, run.representation):
-            model = params.models[run.model]
-            own = {"model": model.variant_of or run.model, "representation": run.representation}
+            name = params.models[run.model].variant_of or run.model
+            tree["models"].setdefault(name, small(dump(params.models[name])))
             runs[f"log_k-{run.representation.replace('.', '-')}"] = {
-                "target": "log_k",
-                "split": SPLIT,
-            } | own
+                "target": "log_k", "split": SPLIT, "model": name,
+                "representation": run.representation,
+            }  # fmt: skip
     tree["splits"]["tiny"]["repeated"] = {
         "title": "repeated", "ratio": [3, 1, 1], "seed": 0, "repeats": 2,
     }  # fmt: skip
@@ -108,8 +113,24 @@ def add_the_rest(tree: dict[str, Any], models: str) -> None:
         "log_k-transfer": repeated | {"start": "demo/log_k-cgcnn"},
         "both": two | {"weights": {"e_form": 2.0}},
     }
-    if models == "all":
+    if models == "kinds":
         add_distillation(tree, shown)
+
+
+def kinds(model: Model) -> set[tuple[str, str]]:
+    """What a model is an example of: its architecture or estimator, its options, its training."""
+    if model.training is None:
+        return {("estimator", model.network["estimator"])}
+    options = {
+        key for key, value in model.network.items() if isinstance(value, (bool, dict)) and value
+    }
+    training = {key: getattr(model.training, key) for key in ("optimizer", "loss", "schedule")}
+    return (
+        {("architecture", model.architecture)}
+        | {("option", f"{model.architecture}.{key}") for key in options}
+        | {(key, str(value)) for key, value in training.items()}
+        | {("set", key) for key in ("ema", "restart") if getattr(model.training, key)}
+    )
 
 
 def add_features(tree: dict[str, Any], params: Params, representation: str) -> bool:

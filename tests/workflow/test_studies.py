@@ -16,30 +16,25 @@ from tests.workflow.conftest import ROOT
 
 PARAMS = load(ROOT).params
 SETTINGS = ("members", "refit", "start", "distillation", "weights", "precision")
-OF_TRAINING = ("optimizer", "loss", "schedule")
 
 
 def kinds(params: Params, run: Run) -> set[tuple[str, str]]:
     """What a run is an example of, each a name and a value."""
-    model = params.models[run.model]
+    base = params.models[run.model]
     found = {("representation", run.representation)}
     found |= {("target", params.targets[target].kind) for target in run.targets}
     found |= {("set", name) for name in SETTINGS if getattr(run, name) is not None}
     found |= {("folds", "all")} if run.fold == "all" else set()
     found |= {("targets", "several")} if len(run.targets) > 1 else set()
-    if model.training is None:
-        return found | {("estimator", model.network["estimator"])}
-    training = params.training(run)
-    found |= {("architecture", model.architecture)}
-    found |= {(name, str(getattr(training, name))) for name in OF_TRAINING}
-    return found | {("set", name) for name in ("ema", "restart") if getattr(training, name)}
+    training = params.training(run) if base.training else None
+    return found | chain.kinds(base.model_copy(update={"training": training}))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     """All that the runs of the tiny report are examples of."""
     root = tmp_path_factory.mktemp("small")
-    tree = chain.settings("portable", "all")
+    tree = chain.settings("portable", "kinds")
     write_settings(root, tree)
     params = plan.fresh(root).params
     return {kind for run in params.study("demo").runs.values() for kind in kinds(params, run)}

@@ -6,8 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crystalmesh.numerics import Tier
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+# Strict: `true` is no number.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(gt=0, lt=1, strict=True)]
+Count = Annotated[int, Field(gt=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]  # so `seed` + member is below 2**32
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 # Names of settings: no dot, which parts the keys of nested blocks.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -81,12 +84,12 @@ class Target(Settings):
     label: Key
     kind: Literal["regression", "classification"] = "regression"
     transform: Literal["none", "log10"] = "none"
-    unit: str
+    unit: Annotated[str, Field(min_length=1)]
     range: tuple[float, float] = Field(description="of the label, before the transform, inclusive")
     above: float | None = Field(
         default=None, description="systems whose label is not above this do not have the target"
     )
-    classes: int = 1
+    classes: Count = 1
     size: Count | None = Field(
         default=None,
         description="numbers of a system, or of each atom, if it is not one. Only those of a"
@@ -133,7 +136,7 @@ class Split(Settings):
 
     title: str
     ratio: tuple[Count, Count, Count]
-    seed: int
+    seed: Annotated[int, Field(strict=True)]
     kind: Literal["random", "group", "given"] = Field(
         default="random",
         description="given: the parts are those of `columns`; without `val` there, it is drawn from"
@@ -151,7 +154,9 @@ class Split(Settings):
         default=(), description="of given splits, one a fold: train, val, test, or nothing"
     )
     repeats: Count | None = None
-    targets: tuple[Name, ...] | None = Field(default=None, description="default: all targets")
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        default=None, description="default: all targets"
+    )
     without: Name | None = Field(
         default=None, description="a target: the systems that have its label are left out"
     )
@@ -161,6 +166,11 @@ class Split(Settings):
         " those with its label; so what one target is tested on no other is trained on",
     )
 
+    @property
+    def folds(self) -> int:
+        """How many there are, named 0, 1, ..."""
+        return len(self.columns) or self.repeats or 1
+
 
 class Features(Settings):
     """Which systems of a dataset get a representation: all, or the first N labelled per target.
@@ -169,7 +179,7 @@ class Features(Settings):
     """
 
     split: Name | None = Field(default=None, description="None: all systems")
-    sizes: dict[Key, Literal["all"] | Count] = {}
+    sizes: dict[Key, Count | Literal["all"]] = {}
     calibration: bool = False
 
 
@@ -188,8 +198,10 @@ class Training(Settings):
 
     optimizer: Literal["adam", "adamw", "muon", "sgd"]
     lr: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="of sgd")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = Field(
+        default=0.0, description="of sgd"
+    )
+    weight_decay: Annotated[float, Field(ge=0, strict=True)] = 0.0
     schedule: Literal["constant", "step", "one_cycle"] = "constant"
     milestones: tuple[Count, ...] = ()
     batch_size: Count
@@ -201,7 +213,7 @@ class Training(Settings):
     standardise: bool | Literal["tanh"] = Field(
         description="targets to mean 0 and deviation 1, or tanh of half of that"
     )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    ema: Share | None = Field(
         default=None,
         description="decay a step of the running mean of the weights, which is what is published",
     )
@@ -241,9 +253,7 @@ class Model(Settings):
 class Classical(Settings):
     """A model on descriptors of the structure, fitted on a fold's training systems."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="in the soft label, the networks having the rest"
-    )
+    share: Share = Field(description="in the soft label, the networks having the rest")
     network: dict[str, Any] = Field(description="as that of a model in models/classical")
     representation: Name
 
@@ -274,10 +284,10 @@ class Run(Settings):
     dataset: Name
     targets: Annotated[tuple[Name, ...], Field(min_length=1)]
     split: Name
-    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
-    size: Literal["all"] | Count = "all"
-    seed: int = 0
-    members: Annotated[int, Field(gt=1)] | None = Field(
+    fold: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = 0
+    size: Count | Literal["all"] = "all"
+    seed: Seed = 0
+    members: Annotated[int, Field(gt=1, strict=True)] | None = Field(
         default=None, description="networks of a deep ensemble, from seeds `seed`, `seed` + 1, ..."
     )
     model: Name

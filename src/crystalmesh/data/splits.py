@@ -144,8 +144,8 @@ def build(project: Project, dataset: str, name: str) -> None:
     split one for each of its columns.
 
     Raises:
-        CrystalmeshError: the settings do not fit the split's kind, or the dataset; or no system has
-            the label of a target that the split names.
+        CrystalmeshError: the settings do not fit the dataset; or no system has the label of a
+            target that the split names.
     """
     split = lookup(project.params.splits.get(dataset, {}), name, f"split of {dataset}")
     crystals = Crystals.load(project.crystals(dataset))
@@ -165,7 +165,7 @@ def build(project: Project, dataset: str, name: str) -> None:
         ids = [i for i in labelled(crystals, dealt) if i not in without]
         have = set(labelled(crystals, target))
         content[key] = {}
-        for fold in range(len(split.columns) or split.repeats or 1):
+        for fold in range(split.folds):
             content[key][str(fold)] = _written(deal(ids, fold), have)
     write_json(project.split(dataset, name), content)
 
@@ -191,15 +191,8 @@ def _check_labels(project: Project, dataset: str, crystals: Crystals, split: Spl
 
 def _dealer(split: Split, crystals: Crystals) -> Callable[[list[str], int], Parts]:
     """How a split of this kind deals ids out in a fold."""
-    used = {"group": ("group", "block", "repeats"), "given": ("columns",), "random": ("repeats",)}
-    for name in ("group", "block", "columns", "repeats"):
-        if getattr(split, name) and name not in used[split.kind]:
-            raise CrystalmeshError(f"{name}: a {split.kind} split has none")
     if split.kind == "random":
         return lambda ids, fold: divide(keyed(ids, split.seed + fold), split.ratio)
-    needed = "group" if split.kind == "group" else "columns"
-    if not getattr(split, needed):
-        raise CrystalmeshError(f"{needed}: missing; a {split.kind} split needs it")
     if split.group:
         groups = groups_of(crystals, split.group)
         if split.block:

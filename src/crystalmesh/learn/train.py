@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -107,19 +108,34 @@ def _networks(project: Project, run: Run, devices: Devices, scratch: Path) -> di
             one = Fitted.load(own / "done.safetensors")
             if one is None:
                 seed = run.seed + member
-                if gradients:
-                    fit = Fit(
-                        project, run, shared().sample, seed, devices, shared().soft, start, label
-                    )
-                    one = shared().added(fit.twice(own), first=member == 0)
-                else:
-                    one = at_once(project, run, sample, seed)
+                with _reading(project, run):
+                    if gradients:
+                        whole, soft = shared().sample, shared().soft
+                        fit = Fit(project, run, whole, seed, devices, soft, start, label)
+                        one = shared().added(fit.twice(own), first=member == 0)
+                    else:
+                        one = at_once(project, run, sample, seed)
                 if run.several and rank() == 0:
                     for path in own.rglob("*.ckpt"):
                         path.unlink()
                     one.save(own / "done.safetensors")
             found[prefix] = one
     return found
+
+
+@contextmanager
+def _reading(project: Project, run: Run) -> Iterator[None]:
+    """Say in one line what a model reads that a representation, not its own, has not."""
+    model = project.params.models[run.model]
+    try:
+        yield
+    except KeyError as error:
+        if run.representation == model.representation:
+            raise
+        raise CrystalmeshError(
+            f"{run.reference}: {run.model} reads {error}, which {run.representation} has not; give"
+            f" it the representation {model.representation}"
+        ) from error
 
 
 @dataclass(frozen=True)
