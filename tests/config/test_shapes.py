@@ -66,7 +66,7 @@ SHAPES = [
     (X, HEAD + "- {target: log_k, model: cgcnn}\n", f"{X}: runs.0: split: missing; add it"),
     (X, HEAD + "- {target: log_k, split: 60-20-20}\n", f"{X}: runs.0: model: missing; add it"),
     (X, HEAD + f"- {{{RUN}, size: -5}}\n",
-     f"{X}: runs.0: size: Input should be 'all' or greater than 0"),
+     f"{X}: runs.0: size: Input should be greater than 0 or 'all'"),
     (X, HEAD + f"- {{{RUN}, name: \xe4}}\n", f"{X}: runs.0: name: '\xe4' is not of the allowed "
      "characters; use A to Z, a to z, 0 to 9, '_' and '-'"),
     (X, HEAD + f"- {{{RUN}, name: a.b}}\n", "runs.0: name: 'a.b' is not of the allowed characters"),
@@ -75,7 +75,7 @@ SHAPES = [
     (X, HEAD + f"- {{{RUN}, training: {{lr: .inf}}}}\n",
      f"{X}: runs.0.training.lr: inf is not a finite number; give one"),
     (X, HEAD + f"- {{{RUN}, training: {{lr: inf}}}}\n",  # text, until it is read as a number
-     f"{X}: log_k-cgcnn.training: lr: inf is not a finite number; give one"),
+     f"{X}: log_k-cgcnn.training: lr: Input should be a valid number"),
     (X, HEAD + f"- {{{RUN}, name: A}}\n- {{{RUN}, name: a}}\n",
      f"{X}: runs.1: run 'a' differs from 'A' in case only; give one a `name`"),
     (X, HEAD + f"- {{{RUN}, name: report}}\n",
