@@ -29,7 +29,7 @@ verify: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# On emulated CPUs of Intel and AMD; needs qemu-x86_64 (Debian: qemu-user), takes two minutes.
+# On emulated CPUs of Intel and AMD; needs qemu-x86_64 (Debian: qemu-user), takes ten minutes.
 test-emulated: $(READY)
 	$(BIN)/python -m pytest -m emulated tests/workflow/test_portability.py
 
