@@ -220,4 +220,4 @@ def test_every_pattern_of_the_schema_has_words() -> None:
         part.pattern for one in types for field in get_args(one)[1:] for part in field.metadata
     }
     assert patterns == read.ALLOWED.keys()
-    assert plan.NAME in patterns
+    assert schema.KEY in patterns

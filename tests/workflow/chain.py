@@ -212,17 +212,22 @@ def commands(project: Project, backwards: bool) -> Iterator[list[str]]:
 
 
 def run(root: Path, stages: list[str], backwards: bool) -> None:
-    """Run the stages in `root` as the command line does; settings are read and checked once."""
+    """Run the stages in `root` as the command line does."""
     from crystalmesh import cli
-    from crystalmesh.config import project
-    from crystalmesh.provenance import software
 
     os.chdir(root)
-    project.load = functools.cache(project.load)
-    software.check_lock = functools.cache(software.check_lock)
     for command in commands(load(root), backwards):
         if not stages or command[0] in stages:
             cli.app(command, prog_name="crystalmesh", standalone_mode=False)
+
+
+def read_once() -> None:
+    """Let the stages of this process read and check the settings once."""
+    from crystalmesh.config import project
+    from crystalmesh.provenance import software
+
+    project.load = functools.cache(project.load)
+    software.check_lock = functools.cache(software.check_lock)
 
 
 def stopped_once() -> None:
@@ -314,6 +319,7 @@ def main(arguments: list[str]) -> None:
         stopped_once()
     if "off" in options:
         getattr(safeguards, options["off"])()
+    read_once()
     stages = options["stages"].split(",") if "stages" in options else []
     run(root, stages, options.get("order") == "reverse")
     print(json.dumps(outputs(root), indent=1))

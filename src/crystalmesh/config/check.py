@@ -5,10 +5,9 @@ from collections.abc import Collection, Sequence
 
 from crystalmesh.config.project import Params
 from crystalmesh.config.read import lookup, nearest
-from crystalmesh.config.schema import Dataset, Features, Model, Run, Split, Study, Target
+from crystalmesh.config.schema import KEY, Dataset, Features, Model, Run, Split, Study, Target
 from crystalmesh.errors import CrystalmeshError
 
-NAME = re.compile(r"[A-Za-z0-9_-]+")
 AXES = 3  # numbers of a gradient with respect to a position
 # Representations whose batches hold positions: `represent.Positions` says the same, and a test.
 WITH_POSITIONS = ("graph.atoms",)
@@ -34,7 +33,6 @@ def check(params: Params) -> None:
     for dataset, features in params.features.items():
         lookup(params.datasets, dataset, "dataset (features)")
         for name, block in features.items():
-            params.representation(name)
             _check_features(params, dataset, f"features.{dataset}.{name}", block)
     for name, model in params.models.items():
         if model.variant_of:
@@ -47,13 +45,13 @@ def check(params: Params) -> None:
 
 
 def _check_names(params: Params) -> None:
-    """They are parts of paths, and of the keys of plans."""
+    """They are parts of paths, and of the keys of plans. Those of studies: see `plan`."""
     splits = {f"splits.{name}": block for name, block in params.splits.items()}
-    for block in ("datasets", "benchmarks", "targets", "models", "studies"):
+    for block in ("datasets", "benchmarks", "targets", "models"):
         splits[block] = getattr(params, block)
     for where, names in splits.items():
         for name in names:
-            if not NAME.fullmatch(name):
+            if not re.fullmatch(KEY, name):
                 raise CrystalmeshError(
                     f"{where}.{name}: a name has letters, digits, _ and - only; change it"
                 )
@@ -190,7 +188,7 @@ def _check_study(params: Params, name: str, study: Study) -> None:
     for run in study.runs.values():
         _check_run(params, f"{where}: {run.name}", run)
     for reference in study.serves:
-        run = params.run(reference)
+        run = params.run(reference, f"{where}: serves")
         if run.fold == "all" or params.models[run.model].training is None:
             raise CrystalmeshError(f"{where}: serves: {reference} is no network of one fold")
         if all(params.targets[one].wide for one in run.targets):
@@ -220,10 +218,10 @@ def _check_study(params: Params, name: str, study: Study) -> None:
                     f" {run.members or 1}"
                 )
     for name in report.stability.representations if report.stability else ():
-        params.representation(name)
+        params.representation(name, f"{where}: report.stability.representations")
     if report.site:
         for reference in report.site.networks:
-            params.run(reference)
+            params.run(reference, f"{where}: report.site.networks")
 
 
 def _check_run(params: Params, where: str, run: Run) -> None:
@@ -238,7 +236,7 @@ def _check_run(params: Params, where: str, run: Run) -> None:
         if model.training is None:
             raise CrystalmeshError(f"{where}.targets: {run.model} learns one target only")
     _check_wide(params, where, run)
-    params.representation(run.representation)
+    params.representation(run.representation, f"{where}.representation")
     if run.representation not in params.features.get(run.dataset, {}):
         raise CrystalmeshError(
             f"{where}.representation: config/ has no `features` of {run.dataset} in"
@@ -344,7 +342,7 @@ def _check_atoms(where: str, run: Run, model: Model, name: str) -> None:
 
 def _check_start(params: Params, where: str, run: Run) -> None:
     assert run.start
-    first = params.run(run.start)
+    first = params.run(run.start, where)
     one, other = (params.models[each.model] for each in (first, run))
     if (one.architecture, one.network, first.representation) != (
         other.architecture, other.network, run.representation,
@@ -356,7 +354,7 @@ def _check_start(params: Params, where: str, run: Run) -> None:
 
 def _check_distillation(params: Params, where: str, run: Run) -> None:
     assert run.distillation
-    first = params.run(run.distillation.run)
+    first = params.run(run.distillation.run, f"{where}.run")
     if params.models[first.model].training is None:
         raise CrystalmeshError(
             f"{where}.run: {first.reference} has no networks, {first.model} being fitted in one"
@@ -376,7 +374,8 @@ def _check_distillation(params: Params, where: str, run: Run) -> None:
             " extensive ones"
         )
     if classical := run.distillation.classical:
-        params.representation(classical.representation)
+        at = f"{where}.classical.representation"
+        params.representation(classical.representation, at)
 
 
 def _check_same(where: str, own: Run, first: Run, keys: Sequence[str]) -> None:

@@ -16,15 +16,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from crystalmesh.config import read
-from crystalmesh.config.project import Project, check_references, config, dump
-from crystalmesh.config.schema import Dataset, Run, Study
+from crystalmesh.config.project import Project, config, dump
+from crystalmesh.config.schema import KEY, Dataset, Run, Study
 from crystalmesh.config.study import expand
 from crystalmesh.errors import CrystalmeshError
 from crystalmesh.files import canonical_json, write_bytes
 
 NONE = "config/none"  # stands in a plan where a run or features need no such file
 REMEDY = "run `crystalmesh plan`"
-NAME = r"^[A-Za-z0-9_-]+$"
 # No study may be named so: rules of the Snakefile, as which it has each study too, and folders.
 RESERVED = {
     "all", "calibrate", "crate", "crystals", "document", "dvc", "embeddings", "evaluate", "fetch",
@@ -119,8 +118,8 @@ def _check_folders(root: Path) -> None:
             raise CrystalmeshError(f"{where}: no study.yaml; write one, or remove the folder")
     known: dict[str, str] = {}  # by what they are in small letters
     for name in names(root):
-        if not re.fullmatch(NAME, name):
-            raise CrystalmeshError(f"studies/{name}: {read.allowed(name, NAME)}")
+        if not re.fullmatch(KEY, name):
+            raise CrystalmeshError(f"studies/{name}: {read.allowed(name, KEY)}")
         if name.casefold() in RESERVED:
             raise CrystalmeshError(
                 f"studies/{name}: the workflow has a rule or folder of that name; choose another"
@@ -312,7 +311,6 @@ def fresh(root: Path) -> Project:
     params = config(root)
     bare = Project(root, params)
     whole = Project(root, params.model_copy(update={"studies": expanded(bare)}))
-    check_references(whole.params)
     check.check(whole.params)
     return whole
 

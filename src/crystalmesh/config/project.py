@@ -245,7 +245,6 @@ def load(root: Path) -> Project:
 
     project = Project(root, config(root))
     params = project.params.model_copy(update={"studies": plan.studies(project)})
-    check_references(params)
     check.check(params)
     return Project(root, params)
 
@@ -268,44 +267,17 @@ def config(root: Path) -> Params:
     return params
 
 
-def check_references(params: Params) -> None:
-    """The runs and representations that studies name must be there.
-
-    Raises:
-        CrystalmeshError: one is not; it says which setting of which study names it.
-    """
-    for name, study in params.studies.items():
-        file = f"studies/{name}/study.yaml"
-        for run in study.runs.values():
-            where = f"{file}: {run.name}"
-            params.representation(run.representation, f"{where}.representation")
-            if run.start:
-                params.run(run.start, f"{where}.start")
-            if taught := run.distillation:
-                params.run(taught.run, f"{where}.distillation.run")
-                if other := taught.classical:
-                    at = f"{where}.distillation.classical.representation"
-                    params.representation(other.representation, at)
-        for one in study.serves:
-            params.run(one, f"{file}: serves")
-        report = study.report
-        for one in report.stability.representations if report and report.stability else ():
-            params.representation(one, f"{file}: report.stability.representations")
-        for one in report.site.networks if report and report.site else ():
-            params.run(one, f"{file}: report.site.networks")
-
-
 def settings(root: Path) -> dict[str, Any]:
-    """The blocks of config/*.yaml and config/models/*.yaml as one tree.
-
-    A block may stand in several files, each of its names in one. A model's name is that of its
-    file; its `variants` are models beside it, each with what it has of its own.
-    """
+    """The blocks of config/*.yaml and config/models/*.yaml as one tree."""
     return _settings(root)[0]
 
 
 def _settings(root: Path) -> tuple[dict[str, Any], dict[Place, tuple[str, Place]]]:
-    """The tree, and where in which file its blocks and their names stand."""
+    """The blocks of config/ as one tree, and where in which file they and their names stand.
+
+    A block may stand in several files, each of its names in one. A model's name is that of its
+    file; its `variants` are models beside it, each with what it has of its own.
+    """
     tree: dict[str, Any] = {}
     files: dict[Place, tuple[str, Place]] = {}
     for path in sorted((root / "config").glob("*.yaml")):

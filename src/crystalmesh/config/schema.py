@@ -13,7 +13,8 @@ Count = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]  # so `seed` + member is below 2**32
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 # Names of settings: no dot, which parts the keys of nested blocks.
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+KEY = r"^[A-Za-z0-9_-]+$"
+Key = Annotated[str, Field(pattern=KEY)]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
